@@ -482,7 +482,9 @@ def test_a_blocked_answer_finishes_as_blocked(served: Callable[..., Any]) -> Non
     pipeline, runtime = served()
     text = pipeline.model.generate_text("otters", **SAMPLING)
     _, guarded = served(guard=[{"use": "words", "blocked": [text[4:7]], "stages": ["output"]}])
-    events = list(guarded.generate(local(guarded), "otters", **SAMPLING))
+    answer = guarded.generate(local(guarded), "otters", **SAMPLING)
+    events = list(answer)
+    assert answer.progress.processed == answer.progress.total == next(each for each in events if isinstance(each, UsageEvent)).prompt_tokens
     assert text_of(events) == text.partition(text[4:7])[0]
     assert isinstance(events[-2], UsageEvent)
     assert events[-1] == FinishEvent(reason="blocked", detail="it holds a text that is blocked here")

@@ -83,6 +83,11 @@ def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: 
     assert [each.text for each in model.batch(PROMPTS, **SAMPLING)] == alone
     assert 2 * messages["answers"] < messages["pieces"], "the answers of a step, four of them in most, come in one message"
     assert "".join(model.stream(PROMPTS[0], **SAMPLING)) == alone[0]
+    ticket = model._submit(PROMPTS[0], SAMPLING)
+    generation, progress = ticket.result(120), ticket.progress
+    assert progress is not None
+    assert (progress.total, progress.processed) == (generation.prompt_tokens, generation.prompt_tokens)
+    assert progress.cached == generation.cached_tokens
     assert [each.text for each in model.generate(PROMPTS[1], n=3, **SAMPLING)] == [alone[1]] * 3
     assert model.choose("otters", ["a", "b"]).index in (0, 1)
     assert model.logits([1, 2, 3]).shape == (3, model.describe()["vocab_size"])

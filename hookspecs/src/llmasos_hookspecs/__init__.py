@@ -179,6 +179,7 @@ if TYPE_CHECKING:
         Generation as Generation,
         ImageInput as ImageInput,
         Prompt as Prompt,
+        PromptProgress as PromptProgress,
         Ranked as Ranked,
         Score as Score,
         Task as Task,
@@ -240,7 +241,10 @@ _MODULES: Final = {
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
     "task_events": "TaskCall TaskEvent TaskOutput",
-    "tasks": "METRICS RESERVED_INPUTS Choice Generation ImageInput Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
+    "tasks": (
+        "METRICS RESERVED_INPUTS Choice Generation ImageInput Prompt PromptProgress Ranked Score Task TaskModel TextKind TokenLogprob "
+        "TokenPrompt"
+    ),
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
     "virtual_path": "FileTree VirtualPath virtual_folder",
     "voice": "Segment Speaker Transcriber Transcription",

@@ -16,7 +16,7 @@ from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaini
 from llmasos_hookspecs.administration import Administration
 from llmasos_hookspecs.errors import LLMasOSError
 from llmasos_hookspecs.task_events import TaskEvent
-from llmasos_hookspecs.tasks import Prompt, Ranked, TextKind, TokenLogprob, TokenPrompt
+from llmasos_hookspecs.tasks import Prompt, PromptProgress, Ranked, TextKind, TokenLogprob, TokenPrompt
 
 
 @attrs.frozen(kw_only=True)
@@ -126,6 +126,8 @@ class Answer(Protocol):
         id: of the request.
         model: name of the model that answers.
         left: what the client has left of its limits, where the access control tells.
+        progress: how much of the prompt is computed now; None while the request waits in the queue. It changes with each step of the
+            engine that computes some of it, and no event tells so: a server that wants to tell its client looks at it now and then.
     """
 
     @property
@@ -134,6 +136,8 @@ class Answer(Protocol):
     def model(self) -> str: ...
     @property
     def left(self) -> Remaining | None: ...
+    @property
+    def progress(self) -> PromptProgress | None: ...
 
     def __iter__(self) -> Iterator[Event]: ...
     def __aiter__(self) -> AsyncIterator[Event]: ...

@@ -61,6 +61,23 @@ class TokenLogprob:
 
 
 @attrs.frozen(kw_only=True)
+class PromptProgress:
+    """How much of a request's prompt is computed.
+
+    Attributes:
+        total: tokens of the prompt.
+        cached: tokens of it that came from the prefix cache.
+        processed: tokens of it that need not be computed any more, ``cached`` among them.
+        seconds: from when the request left the queue until the last of them was computed.
+    """
+
+    total: int
+    cached: int
+    processed: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
 class Generation:
     """One finished continuation.
 

@@ -11,7 +11,18 @@ from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
 from llmasos.engine.several import abatches_of, pieces_of
 from llmasos.engine.ticket import Piece, Ticket
-from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, PartEvent, Remaining, UsageEvent
+from llmasos_hookspecs import (
+    Blocked,
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    Generation,
+    LLMasOSError,
+    PartEvent,
+    PromptProgress,
+    Remaining,
+    UsageEvent,
+)
 
 
 class PipelineAnswer:
@@ -28,6 +39,11 @@ class PipelineAnswer:
     @property
     def left(self) -> Remaining | None:
         return self._charge.left
+
+    @property
+    def progress(self) -> PromptProgress | None:
+        """Of the first answer, whose prompt the others share."""
+        return self._inner[0].progress if self._inner else None
 
     def cancel(self) -> None:
         for ticket in self._tickets:

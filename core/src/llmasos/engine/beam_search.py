@@ -64,7 +64,9 @@ class BeamSearch:
         return [BeamWork(self, number) for number in range(self._params.num_beams)]
 
     def join(self, sequence: Sequence) -> None:
-        """Add ``sequence`` as the next beam."""
+        """Add ``sequence`` as the next beam. The first computes the prompt for all."""
+        if not self._beams:
+            sequence.on_prefill = self._ticket.prefilled
         self._beams.append(sequence)
 
     def accept(self, number: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:

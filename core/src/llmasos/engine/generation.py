@@ -63,6 +63,7 @@ class GenerationWork:
 
     def begin(self, sequence: Sequence) -> None:
         """Prepare a generation: the whole prompt is computed, and only the logits of its last token are requested."""
+        sequence.on_prefill = self.ticket.prefilled
         if self._lookup is not None:
             sequence.drafter = self._draft
         if self._engine_draws:

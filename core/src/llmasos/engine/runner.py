@@ -172,7 +172,8 @@ class Runner:
     def step(self) -> bool:
         """Run one step; False where there was nothing to do. Raises ``EngineFailed`` where the engine is lost."""
         self._expire()
-        planned = self.scheduler.plan()
+        with self._wakeups.collected():
+            planned = self.scheduler.plan()
         if planned:
             began = self._clock()
             outcomes = execute(self._engine, [part.row for part in planned])
@@ -238,6 +239,7 @@ class Runner:
         works their logits."""
         samplings: list[_Sampling] = []
         for part, logits in computed:
+            part.sequence.tell_prefill()
             if len(logits) == 0:
                 continue
             sequence, work = part.sequence, part.sequence.work

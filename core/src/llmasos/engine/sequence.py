@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from llmasos.engine.sampler import SamplingState
 from llmasos.engine.views import View, frozen, new_view
-from llmasos_hookspecs import SOURCE, Draw, LLMasOSError, PlacedMedia, Request
+from llmasos_hookspecs import SOURCE, Draw, LLMasOSError, PlacedMedia, PromptProgress, Request
 from llmasos_hookspecs.engine import Want
 from llmasos_hookspecs.scheduling import State
 from llmasos_hookspecs.tasks import FinishReason
@@ -87,6 +87,7 @@ class Sequence:
         group: sequences that end when this one does: beams of one search.
         limit: tokens its slot will hold at most.
         media: the media in its prompt.
+        on_prefill: is told how much of the prompt is computed, until all of it is; None where nobody is to be told any more.
         high_water: most tokens it ever had computed; it may be preempted only once it has computed more.
         cost: tokens the engine computed for it.
         queued, started, first_token: seconds of the clock.
@@ -109,6 +110,7 @@ class Sequence:
         "limit",
         "logits_from",
         "media",
+        "on_prefill",
         "preemptions",
         "prompt_length",
         "queued",
@@ -134,6 +136,7 @@ class Sequence:
         self.drafter: Callable[[Sequence, int], tuple[int, ...]] | None = None
         self.draw: Callable[[], Draw] | None = None
         self.logits_from: int | None = None
+        self.on_prefill: Callable[[PromptProgress], object] | None = None
         self.slot = NO_SLOT
         self.state: State = "waiting"
         self.cached = 0
@@ -256,6 +259,17 @@ class Sequence:
         self.slot = slot
         self.computed = computed
         self.state = "running"
+        self.tell_prefill()
+
+    def tell_prefill(self) -> None:
+        """Tell how much of the prompt is computed; that all of it is, once."""
+        if self.on_prefill is None or self.started is None:
+            return
+        processed = min(self.computed, self.prompt_length)
+        seconds = self._clock() - self.started
+        self.on_prefill(PromptProgress(total=self.prompt_length, cached=self.cached, processed=processed, seconds=seconds))
+        if processed == self.prompt_length:
+            self.on_prefill = None
 
     def leave_slot(self, state: State) -> None:
         """Release the slot: the sequence was preempted, and will be recomputed, or is finished."""

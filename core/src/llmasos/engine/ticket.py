@@ -11,7 +11,7 @@ import attrs
 
 from llmasos.engine.exiting import left_behind
 from llmasos.engine.wakeups import Reader, Wake, Wakeups
-from llmasos_hookspecs import LLMasOSError, TokenLogprob
+from llmasos_hookspecs import LLMasOSError, PromptProgress, TokenLogprob
 from llmasos_hookspecs.guarding.changes import Changes
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Ticket(Generic[R]):
         id: of the request.
         deadline: of the request.
         followed: whether anybody has asked for the pieces, and not for the whole answer alone.
+        progress: how much of the prompt is computed; None until the request leaves the queue, and where there is no prompt.
     """
 
     def __init__(self, request_id: str, cancel: Callable[[], None], deadline: float | None = None, wakeups: Wakeups | None = None) -> None:
@@ -50,6 +51,7 @@ class Ticket(Generic[R]):
         self.id = request_id
         self.deadline = deadline
         self.followed = False
+        self.progress: PromptProgress | None = None
         self._cancel = cancel
         self._wakeups = wakeups or Wakeups()
         self._pieces: list[Piece] = []
@@ -62,6 +64,7 @@ class Ticket(Generic[R]):
         self._releases: list[Callable[[], object]] = []
         self._when_done: list[Callable[[], object]] = []
         self._listener: Callable[[Piece], object] | None = None
+        self._prefill_listener: Callable[[PromptProgress], object] | None = None
 
     def __repr__(self) -> str:
         state = "running" if not self._done else "failed" if self._error else "done"
@@ -84,6 +87,13 @@ class Ticket(Generic[R]):
             self._listener = listener
             for piece in self._pieces:
                 listener(piece)
+
+    def listen_to_prefill(self, listener: Callable[[PromptProgress], object]) -> None:
+        """Call ``listener`` with ``progress`` whenever it changes, and at once where there is some already."""
+        with self._changes.lock:
+            self._prefill_listener = listener
+            if self.progress is not None:
+                listener(self.progress)
 
     def add_release(self, release: Callable[[], object]) -> None:
         """Call ``release`` once when the request ends, before anybody learns that it has: what it held is free then; at once where it has
@@ -238,6 +248,13 @@ class Ticket(Generic[R]):
             callbacks, self._async_readers = self._async_readers, []
         for wake in callbacks:
             wake()
+
+    def prefilled(self, progress: PromptProgress) -> None:
+        """More of the prompt is computed. Wakes nobody."""
+        with self._changes.lock:
+            self.progress = progress
+            if self._prefill_listener is not None:
+                self._prefill_listener(progress)
 
     def finish(self, result: R) -> None:
         """End the request with its answer."""

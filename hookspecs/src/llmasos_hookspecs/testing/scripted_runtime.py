@@ -22,14 +22,15 @@ from llmasos_hookspecs.server import (
     UsageEvent,
 )
 from llmasos_hookspecs.task_events import TaskEvent, TaskOutput
-from llmasos_hookspecs.tasks import Prompt, Ranked, TextKind, TokenPrompt
+from llmasos_hookspecs.tasks import Prompt, PromptProgress, Ranked, TextKind, TokenPrompt
 from llmasos_hookspecs.testing.scripted_administration import ScriptedAdministration
 
 #: The key that the runtime knows.
 KEY: Final = "the-key-of-the-kit"
 
-#: A piece of an answer: text; another event; an error, which ends the answer; or a ``threading.Event``, for which the answer waits.
-Piece = str | PartEvent | FinishEvent | LLMasOSError | threading.Event
+#: A piece of an answer: text; another event; how much of the prompt is computed from then on; an error, which ends the answer; or a
+#: ``threading.Event``, for which the answer waits.
+Piece = str | PartEvent | FinishEvent | PromptProgress | LLMasOSError | threading.Event
 
 
 class ScriptedAnswer:
@@ -37,6 +38,7 @@ class ScriptedAnswer:
 
     Attributes:
         left: what the client has left of its limits.
+        progress: how much of the prompt is computed.
         cancelled: is set once the client's leaving was noticed.
         ended: is set once the last event was read.
         taken: events that were read so far.
@@ -46,6 +48,7 @@ class ScriptedAnswer:
         self.id: Final = f"scripted-{number}"
         self.model: Final = model
         self.left: Remaining | None = None
+        self.progress: PromptProgress | None = None
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self.taken = 0
@@ -98,6 +101,8 @@ class ScriptedAnswer:
                 return
             elif isinstance(piece, FinishEvent):
                 finish = piece
+            elif isinstance(piece, PromptProgress):
+                self.progress = piece
             else:
                 sent += 1
                 reasoning += isinstance(piece, ReasoningEvent)

@@ -20,6 +20,7 @@ from llmasos_serve_http.joint import Batched, given_up, joint_answer
 from llmasos_serve_http.keeping import Keeper, begin_stream
 from llmasos_serve_http.metrics import Measure, Metrics
 from llmasos_serve_http.outcome import Outcome
+from llmasos_serve_http.prefill import EVERY, Prefill
 
 R = TypeVar("R")
 
@@ -162,7 +163,8 @@ class Answering:
         self._waiting.add(begun)
         try:
             with self._told():
-                while not await self._ready(begun, leaving, rendering):
+                pause = None if rendering is None else self._comment_every
+                while not await self._ready(begun, leaving, pause):
                     await _comment(call, rendering)
                 return await begun
         except BaseException:
@@ -182,9 +184,8 @@ class Answering:
                 raise Refused(STOPPED) from None
             raise
 
-    async def _ready(self, begun: asyncio.Future[Any], leaving: asyncio.Task[None], rendering: Rendering | None) -> bool:
-        """Whether the runtime has answered; False after a silence. Raises ``Left`` where the client has gone."""
-        timeout = None if rendering is None else self._comment_every
+    async def _ready(self, begun: asyncio.Future[Any], leaving: asyncio.Task[None], timeout: float | None) -> bool:
+        """Whether the runtime has answered; False after ``timeout`` seconds. Raises ``Left`` where the client has gone."""
         both: set[asyncio.Future[Any]] = {begun, leaving}
         await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if leaving.done() and not begun.done():
@@ -225,13 +226,13 @@ class Answering:
             return
         measure.accepted(answer.model)
         call.limited(answer.left)
-        outcome = Outcome()
+        outcome, prefill = Outcome(), Prefill(rendering, answer)
         with self._watched(call, answer, leaving):
             async with contextlib.aclosing(answer.batches()) as batches:
-                batch = await self._first(call, rendering, leaving, batches)
+                batch = await self._first(call, rendering, leaving, batches, prefill)
                 if headed := any(isinstance(event, PartEvent) for event in batch or ()):
                     # On a task of its own: each token would else resume a dozen coroutines between the connection and here.
-                    await asyncio.create_task(self._pieces(call, rendering, answer.model, batch, batches, outcome, measure))
+                    await asyncio.create_task(self._pieces(call, rendering, answer.model, batch, batches, outcome, measure, prefill))
                 while batch is not None and not headed:
                     outcome.take_all(batch)
                     batch = await anext(batches, None)
@@ -248,16 +249,30 @@ class Answering:
         await call.end()
 
     async def _first(
-        self, call: Call, rendering: Rendering, leaving: asyncio.Task[None], batches: AsyncIterator[Sequence[Event]]
+        self,
+        call: Call,
+        rendering: Rendering,
+        leaving: asyncio.Task[None],
+        batches: AsyncIterator[Sequence[Event]],
+        prefill: Prefill,
     ) -> Sequence[Event] | None:
-        """The first events; None where there are none.
+        """The first events; None where there are none. Before them, the client hears how much of its prompt is computed.
 
         Until there are some, an error can still be the answer's status: a request that its scheduler refuses, say.
         """
         first = asyncio.ensure_future(anext(batches, None))
+        pause = min(EVERY, self._comment_every) if prefill.asked else self._comment_every
+        silent = 0.0
         try:
-            while not await self._ready(first, leaving, rendering):
-                await _comment(call, rendering)
+            while not await self._ready(first, leaving, pause):
+                silent += pause
+                if news := prefill.news():
+                    await begin_stream(call, rendering.media_type)
+                    await call.part(news)
+                    silent = 0.0
+                elif silent >= self._comment_every:
+                    await _comment(call, rendering)
+                    silent = 0.0
             return await first
         finally:
             first.cancel()
@@ -272,11 +287,12 @@ class Answering:
         batches: AsyncIterator[Sequence[Event]],
         outcome: Outcome,
         measure: Measure,
+        prefill: Prefill,
     ) -> None:
-        """Send ``batch``, which has a piece, and those after it, each at once."""
+        """Send ``batch``, which has a piece, and those after it, each at once; before them, how much of the prompt is computed."""
         await begin_stream(call, rendering.media_type)
         keeper = Keeper(call, rendering.comment, self._comment_every)
-        parts = [rendering.head(model)]
+        parts = [prefill.news(), rendering.head(model)]
         measure.piece()
         try:
             while batch is not None:

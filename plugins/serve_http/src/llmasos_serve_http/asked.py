@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import attrs
 import orjson
 
-from llmasos_hookspecs import FinishEvent, PartEvent, Prompt, ReasoningEvent, TextEvent, TokenPrompt, ToolCallEvent, UsageEvent
+from llmasos_hookspecs import (
+    FinishEvent,
+    PartEvent,
+    Prompt,
+    PromptProgress,
+    ReasoningEvent,
+    TextEvent,
+    TokenPrompt,
+    ToolCallEvent,
+    UsageEvent,
+)
 from llmasos_serve_http.failures import Failure
 
 
@@ -125,10 +135,14 @@ class Rendering(Protocol):
     Attributes:
         media_type: of the stream.
         comment: what keeps a silent stream open; empty where the protocol has no such thing.
+        progress: what tells how much of the prompt the model, which is named first, has computed; None where the client did not ask for it.
     """
 
     media_type: str
     comment: bytes
+
+    @property
+    def progress(self) -> Callable[[str, PromptProgress], bytes] | None: ...
 
     def head(self, model: str) -> bytes:
         """What comes before the first piece."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from llmasos_hookspecs import Answer, ErrorEvent, Event, FinishEvent, Prompt, Remaining, TokenPrompt, UsageEvent
+from llmasos_hookspecs import Answer, ErrorEvent, Event, FinishEvent, Prompt, PromptProgress, Remaining, TokenPrompt, UsageEvent
 
 
 class Batched(Protocol):
@@ -19,6 +19,8 @@ class Batched(Protocol):
     def model(self) -> str: ...
     @property
     def left(self) -> Remaining | None: ...
+    @property
+    def progress(self) -> PromptProgress | None: ...
     def batches(self) -> AsyncGenerator[Sequence[Event], None]: ...
     def cancel(self) -> None: ...
 
@@ -42,6 +44,19 @@ class JointAnswer:
     def left(self) -> Remaining | None:
         """What is left after the last."""
         return self._answers[-1].left
+
+    @property
+    def progress(self) -> PromptProgress | None:
+        """Of the prompts that have left the queue, all together."""
+        begun = [answer.progress for answer in self._answers if answer.progress is not None]
+        if not begun:
+            return None
+        return PromptProgress(
+            total=sum(each.total for each in begun),
+            cached=sum(each.cached for each in begun),
+            processed=sum(each.processed for each in begun),
+            seconds=max(each.seconds for each in begun),
+        )
 
     def cancel(self) -> None:
         for answer in self._answers:

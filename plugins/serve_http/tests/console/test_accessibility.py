@@ -42,13 +42,13 @@ def test_axe_finds_nothing_in_any_view_and_theme(page: Callable[..., Page], axe:
         shown.press("◐")
 
 
-def test_axe_finds_nothing_beside_images_and_calls_that_wait(page: Callable[..., Page], axe: str) -> None:
+def test_axe_finds_nothing_beside_images_calls_that_wait_and_a_prompt_that_is_read(page: Callable[..., Page], axe: str) -> None:
     """In both themes."""
     shown = page()
     shown.js(
         """
         const { Attachments, picture } = await import("./console/attachments.js");
-        const { DrawnCall } = await import("./console/drawing.js");
+        const { DrawnCall, Drawing } = await import("./console/drawing.js");
         const { el } = await import("./console/dom.js");
         const canvas = Object.assign(document.createElement("canvas"), { width: 9, height: 9 });
         const url = canvas.toDataURL("image/png");
@@ -58,7 +58,9 @@ def test_axe_finds_nothing_beside_images_and_calls_that_wait(page: Callable[...,
         const failed = new DrawnCall({ name: "send" }, true);
         failed.take({ error: "It is closed." });
         const article = el("article", {}, el("ul", { class: "pictures" }, el("li", {}, picture(url, 0))), call.node, failed.node);
-        document.querySelector(".log").append(article);
+        const reading = el("article", {}, el("div", { class: "body" }), el("footer"));
+        new Drawing(reading, () => {}, "queued").take({ prefill: { processed: 1, total: 2 } });
+        document.querySelector(".log").append(article, reading);
         const attached = new Attachments(article, document.querySelector(".ask textarea"), () => {}, () => ({}));
         attached.offer(true);
         document.querySelector(".ask").prepend(attached.button);

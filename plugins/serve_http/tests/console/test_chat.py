@@ -7,7 +7,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from llmasos_hookspecs import EngineFailed, FinishEvent, ReasoningEvent, ToolCallEvent
+import attrs
+import pytest
+
+from llmasos_hookspecs import Credentials, EngineFailed, FinishEvent, PromptProgress, ReasoningEvent, ToolCallEvent
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import KEY
 
@@ -45,6 +48,45 @@ def test_an_answer_is_drawn_as_markdown_and_measured(runtime: ScriptedRuntime, p
     assert "tokens" in shown.texts("article.assistant footer")[0]
     assert shown.texts("article.user .body") == ["hi"]
     assert not shown.complaints()
+
+
+def test_the_share_of_a_slow_prompt_that_is_read_is_shown(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
+    """Told apart from the queue, as a bar with a name and in words; announced a quarter at a time, and gone with the first piece."""
+    gates = [threading.Event() for _ in range(4)]
+    shares = (PromptProgress(total=800, cached=80, processed=at, seconds=1.0) for at in (80, 420, 799))
+    runtime.script["hi"] = [gates[0], *(each for pair in zip(shares, gates[1:], strict=True) for each in pair), "Otters", threading.Event()]
+    shown = page()
+    shown.js("window.said = []; new MutationObserver(() => said.push(announcer.textContent)).observe(announcer, {childList: true});")
+    shown.say("hi")
+    note = "article.assistant > .note"
+    shown.wait(lambda: "Waiting in the queue: 1 s" in shown.texts(note))
+    assert not shown.all(f"{note} progress")
+    for gate, share, value in zip(gates, (10, 52, 99), (80, 420, 799), strict=False):
+        gate.set()
+        shown.wait(lambda share=share: f"Reading the prompt: {share} % of 800 tokens" in "".join(shown.texts(note)))
+        meter = shown.one(f"{note} progress")
+        assert (meter.get_property("value"), meter.get_property("max")) == (value, 800)
+        assert meter.accessible_name == "How much of the prompt is read"
+        shown.wait(lambda share=share: share == 10 or f"{share} % of the prompt is read." in shown.js("return said"))
+    gates[-1].set()
+    shown.wait(lambda: shown.answers() == ["Otters"])
+    assert not shown.all(note)
+    assert "10 % of the prompt is read." not in shown.js("return said")
+    assert not shown.complaints()
+
+
+def test_a_model_that_is_loaded_first_is_told_apart_from_the_queue(
+    runtime: ScriptedRuntime, page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = [attrs.evolve(each, state="not loaded") for each in runtime.models(runtime.authenticate(Credentials()))]
+    monkeypatch.setattr(runtime, "models", lambda _: facts)
+    runtime.loading = threading.Event()
+    shown = page()
+    shown.say("hi")
+    shown.wait(lambda: "Loading the model: 1 s" in shown.texts("article.assistant > .note"))
+    runtime.loading.set()
+    shown.answered()
+    assert shown.answers() == ["hi"]
 
 
 def test_a_stopped_answer_is_kept_and_its_request_ends(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:

@@ -370,8 +370,9 @@ class ReplicaSet(Fleet):
             self._assign(job)
 
     def _answer(self, replica: Replica, verb: str, request_id: str, value: Any) -> None:
+        ends = verb in ("done", "error")
         with self._changes.lock:
-            job = replica.jobs.get(request_id) if verb == "piece" else replica.jobs.pop(request_id, None)
+            job = replica.jobs.pop(request_id, None) if ends else replica.jobs.get(request_id)
             if job is None:
                 return
             if self._scaling is not None and verb == "piece" and not job.told:
@@ -379,7 +380,7 @@ class ReplicaSet(Fleet):
                 now = self._clock()
                 self._scaling.first_token(now, now - job.request.arrival)
             job.begun = True
-            if verb != "piece":
+            if ends:
                 job.left -= 1
                 if not job.left:
                     self._backlogs.change(replica.number, -job.tokens)
@@ -388,6 +389,8 @@ class ReplicaSet(Fleet):
         ticket = job.tickets[request_id]
         if verb == "piece":
             ticket.emit(*value)
+        elif verb == "prefill":
+            ticket.prefilled(value)
         elif verb == "done":
             ticket.finish(value)
         else:

@@ -22,6 +22,7 @@ from llmasos_hookspecs import (
     LLMasOSError,
     Media,
     PlacedMedia,
+    PromptProgress,
     Request,
     RequestRecord,
     RequestStarted,
@@ -38,7 +39,7 @@ from llmasos_hookspecs.sampling import Constraint
 _CLASSES: Final[Mapping[str, type[Any]]] = {
     cls.__name__: cls
     for cls in (
-        *(Request, SamplingParams, Constraint, Media, PlacedMedia, Generation, TokenLogprob, Score),
+        *(Request, SamplingParams, Constraint, Media, PlacedMedia, PromptProgress, Generation, TokenLogprob, Score),
         *(ComponentConfig, EngineInfo, Need, RequestRecord, RequestStarted, StepRecord, Usage),
     )
 }

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import logging
+import math
 import os
 import socket
 import threading
@@ -38,6 +39,7 @@ from llmasos_hookspecs import (
     Charge,
     CheckpointError,
     LLMasOSError,
+    PromptProgress,
     Reject,
     Request,
     SchedulingPolicy,
@@ -53,6 +55,8 @@ _log = logging.getLogger("llmasos.replicas")
 
 #: Seconds between two "alive" messages.
 ALIVE_SECONDS: Final = 1.0
+#: Least seconds between two messages of how much of a request's prompt is computed.
+PREFILL_SECONDS: Final = 0.25
 #: Exit status of a replica whose model is lost.
 _LOST: Final = 3
 
@@ -150,6 +154,22 @@ class Answers:
                 self._send(kept)
 
 
+class PrefillTeller:
+    """Tells the parent how much of a request's prompt is computed: seldom, and when all of it is."""
+
+    def __init__(self, ticket: Ticket[Any], answers: Answers, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ticket: Final = ticket
+        self._answers: Final = answers
+        self._clock: Final = clock
+        self._next = -math.inf
+
+    def __call__(self, progress: PromptProgress) -> None:
+        now = self._clock()
+        if now >= self._next or progress.processed == progress.total:
+            self._next = now + PREFILL_SECONDS
+            self._answers.add(self._ticket, "prefill", self._ticket.id, progress)
+
+
 class Worker:
     """Serves one model to the process at the other end."""
 
@@ -230,6 +250,7 @@ class Worker:
             return
         for ticket in tickets:
             self._tickets[ticket.id] = ticket
+            ticket.listen_to_prefill(PrefillTeller(ticket, self._answers))
             ticket.listen(functools.partial(self._piece, ticket))
             ticket.add_done_callback(functools.partial(self._done, ticket))
 

@@ -23,6 +23,7 @@ class MessageRendering:
 
     media_type = sse.MEDIA_TYPE
     comment = sse.COMMENT
+    progress = None
 
     def __init__(self, call_id: str) -> None:
         self._id = f"msg_{call_id}"

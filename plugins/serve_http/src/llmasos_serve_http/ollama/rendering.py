@@ -33,6 +33,7 @@ class LineRendering:
 
     media_type = "application/x-ndjson"
     comment = b""
+    progress = None
 
     def __init__(self, holds: Callable[..., dict[str, Any]]) -> None:
         self._holds = holds

@@ -29,8 +29,12 @@ _FORMAT: Final[Schema] = {
         },
     ]
 }
-_ID: Final[Schema] = {"type": "integer", "minimum": 0}
-_STREAM: Final = {"stream": FLAG, "stream_options": body({"include_usage": FLAG})}
+_NUMBER: Final[Schema] = {"type": "integer", "minimum": 0}
+_PROGRESS: Final[Schema] = {
+    "type": "boolean",
+    "description": "A stream begins with chunks whose prompt_progress tells how much of the prompt is computed, at most four a second.",
+}
+_STREAM: Final = {"stream": FLAG, "stream_options": body({"include_usage": FLAG}), "return_progress": _PROGRESS}
 _SAMPLING: Final = {"model": TEXT, **arguments(FIELDS), **harmless(REFUSED)}
 _ANSWERS: Final = {"n": {"type": "integer", "minimum": 1, "maximum": MOST_ANSWERS}}
 _SHARED: Final = {**_SAMPLING, **_ANSWERS, "response_format": _FORMAT, "max_tokens": COUNT, **_STREAM}
@@ -56,7 +60,9 @@ def _chunk(kind: str, **choice: Schema) -> Schema:
     """Or an error, which ends a stream."""
     choices = {"type": "array", "items": answer(index={"type": "integer"}, finish_reason=nullable(_REASON), **choice)}
     chunk = answer(id=TEXT, object={"const": kind}, created={"type": "integer"}, model=TEXT, choices=choices)
-    return {"anyOf": [chunk, answer(error=answer(message=TEXT))]}
+    progress = answer(total=COUNT, cache=_NUMBER, processed=_NUMBER, time_ms=_NUMBER)
+    told = {**chunk, "properties": {**chunk["properties"], "prompt_progress": progress}}
+    return {"anyOf": [told, answer(error=answer(message=TEXT))]}
 
 
 _MODEL: Final = answer(id=TEXT, object={"const": "model"}, created={"type": "integer"}, owned_by=TEXT)
@@ -87,10 +93,10 @@ COMPLETIONS: Final = Operation(
             "prompt": {
                 "anyOf": [
                     TEXT,
-                    {"type": "array", "items": _ID, "minItems": 1},
+                    {"type": "array", "items": _NUMBER, "minItems": 1},
                     {
                         "type": "array",
-                        "items": {"type": ["string", "array"], "items": _ID, "minItems": 1},
+                        "items": {"type": ["string", "array"], "items": _NUMBER, "minItems": 1},
                         "minItems": 1,
                         "maxItems": MOST_ANSWERS,
                         "description": "Several prompts, each with n answers; no more answers than a prompt may have by itself.",
@@ -148,10 +154,10 @@ EMBEDDINGS: Final = Operation(
             "input": {
                 "anyOf": [
                     {"type": "string", "minLength": 1},
-                    {"type": "array", "items": _ID, "minItems": 1},
+                    {"type": "array", "items": _NUMBER, "minItems": 1},
                     {
                         "type": "array",
-                        "items": {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": _ID, "minItems": 1}]},
+                        "items": {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": _NUMBER, "minItems": 1}]},
                         "minItems": 1,
                         "maxItems": MOST_TEXTS,
                     },

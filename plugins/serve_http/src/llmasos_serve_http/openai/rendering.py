@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_hookspecs import FinishEvent, PartEvent, PromptProgress, ReasoningEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
 from llmasos_serve_http.asked import Collected, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import Failure
+from llmasos_serve_http.fields import flag
 from llmasos_serve_http.openai.sampling import answers_of, includes_usage
 from llmasos_serve_http.openai.usage import reason_of, usage_of
 
@@ -33,6 +34,7 @@ class OpenAIRendering(ABC):
         self._id = f"{self.prefix}-{call_id}"
         self._created = int(time.time())
         self._usage = includes_usage(body)
+        self.progress: Callable[[str, PromptProgress], bytes] | None = self._progress if flag(body, "return_progress") else None
         self._n = answers_of(body) * prompts
         self._logprobs = logprobs
         self._model = ""
@@ -54,6 +56,17 @@ class OpenAIRendering(ABC):
         if not self._logprobs:
             return self._texts[event.index].of(event.text)
         return self._chunk(self._part(event.text), event.index, logprobs=self._logprobs_of([event]))
+
+    def _progress(self, model: str, progress: PromptProgress) -> bytes:
+        """A chunk in llama.cpp's form."""
+        self._model = model
+        told = {
+            "total": progress.total,
+            "cache": progress.cached,
+            "processed": progress.processed,
+            "time_ms": round(progress.seconds * 1000),
+        }
+        return sse.event(self._chunk_of_text(0, "") | {"prompt_progress": told})
 
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
         chunks = b"".join(

@@ -34,6 +34,7 @@ class ResponseRendering:
 
     media_type = sse.MEDIA_TYPE
     comment = sse.COMMENT
+    progress = None
 
     def __init__(self, call_id: str, body: Mapping[str, Any]) -> None:
         self._call_id = call_id

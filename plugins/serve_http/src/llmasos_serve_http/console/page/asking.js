@@ -1,10 +1,11 @@
-// Answers as they arrive, of the model itself or of the assistant, in one form: pieces with `content`, `reasoning`, a `call` of a tool, `finish`, and the answer's
-// `tokens`. A call has a `key`, the same in all its pieces, a `name` in the first, then more of its `arguments`.
+// Answers as they arrive, of the model itself or of the assistant, in one form: pieces with `content`, `reasoning`, a `call` of a tool, `finish`, the answer's
+// `tokens`, and before them `prefill`: tokens of the prompt that are `processed`, of its `total`. A call has a `key`, the same in all its pieces, a `name` in the first, then more of its `arguments`.
 
 /** The answer of the model itself. */
 export async function* completion(api, { messages, ...options }, signal) {
-  const body = { ...options, messages, stream_options: { include_usage: true } };
+  const body = { ...options, messages, stream_options: { include_usage: true }, return_progress: true };
   for await (const chunk of api.stream("v1/chat/completions", body, signal)) {
+    if (chunk.prompt_progress) yield { prefill: chunk.prompt_progress };
     const [choice] = chunk.choices;
     const { content, reasoning_content: reasoning, tool_calls: calls = [] } = choice?.delta ?? {};
     if (content || reasoning) yield { content, reasoning };

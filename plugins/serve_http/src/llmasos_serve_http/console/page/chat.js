@@ -162,6 +162,12 @@ export default class Chat {
     return this.#session.assists && this.tools.checked;
   }
 
+  /** What an answer waits for first. The assistant does not tell how much of a prompt is computed. */
+  get #phase() {
+    if (this.#assisted) return "waiting";
+    return this.#model?.state === "loaded" ? "queued" : "loading first";
+  }
+
   get #model() {
     return this.#session.models.find((model) => model.name === this.models.value);
   }
@@ -336,7 +342,7 @@ export default class Chat {
     this.complain("");
     this.#draw();
     this.#busy(true);
-    const drawing = new Drawing(this.log.lastElementChild, () => this.#toEnd());
+    const drawing = new Drawing(this.log.lastElementChild, () => this.#toEnd(), this.#phase);
     try {
       let items = [];
       do {

@@ -1,6 +1,6 @@
 // An answer while it arrives, and the calls of tools in it.
 
-import { button, el } from "./dom.js";
+import { announce, button, el } from "./dom.js";
 import { Markdown } from "./markdown.js";
 import { t } from "./words.js";
 
@@ -13,14 +13,21 @@ export class Drawing {
   #reasoning = null;
   #calls = new Map();
   #began = Date.now();
+  #phase;
+  #prefill = null;
+  #meter = el("progress", { "aria-label": t("prompt read"), hidden: true });
+  #told = el("span");
+  #quarters = 0;
 
-  constructor(article, moved) {
+  /** `phase`: what the answer waits for before any of its prompt is computed, as a name of `words.js`. */
+  constructor(article, moved, phase) {
+    this.#phase = phase;
     this.#article = article;
     this.#body = article.querySelector(".body");
     this.#markdown = new Markdown(this.#body);
     article.querySelector("footer").replaceChildren();
     article.setAttribute("aria-busy", "true");
-    this.wait = el("p", { class: "note" });
+    this.wait = el("p", { class: "note" }, this.#told, this.#meter);
     article.append(this.wait);
     this.#tick();
     this.#clock = setInterval(() => {
@@ -30,7 +37,8 @@ export class Drawing {
   }
 
   /** A piece of the answer, as `asking.js` gives it. */
-  take({ content, reasoning, call }) {
+  take({ content, reasoning, call, prefill }) {
+    if (prefill) this.#read(prefill);
     if (content || reasoning || call) this.wait.hidden = true;
     if (content) this.#markdown.append(content);
     if (reasoning) this.#reason(reasoning);
@@ -53,7 +61,20 @@ export class Drawing {
   }
 
   #tick() {
-    this.wait.textContent = t("waiting", { seconds: ((Date.now() - this.#began) / 1000).toFixed(0) });
+    const seconds = ((Date.now() - this.#began) / 1000).toFixed(0);
+    this.#told.textContent = this.#prefill ? t("reading", { ...this.#prefill, seconds }) : t(this.#phase, { seconds });
+  }
+
+  /** So much of the prompt is computed. It is announced a quarter at a time. */
+  #read({ processed, total }) {
+    this.#prefill = { share: Math.floor((100 * processed) / total), total };
+    this.#meter.hidden = false;
+    this.#meter.max = total;
+    this.#meter.value = processed;
+    this.#tick();
+    const quarters = Math.floor((4 * processed) / total);
+    if (quarters > this.#quarters && processed < total) announce(t("reading said", this.#prefill));
+    this.#quarters = quarters;
   }
 
   #reason(text) {
