@@ -19,6 +19,7 @@ import attrs
 import llmasos
 from benchmarks.serving.figures import Run
 from benchmarks.serving.prompts import prompts
+from llmasos.engine.heap import freeze_heap
 from llmasos_hookspecs import Credentials, Runtime, TextEvent, UsageEvent
 
 _LOOP = "llmasos-default"
@@ -28,8 +29,10 @@ def main() -> None:
     """Serve until the orders end."""
     config = json.loads(sys.argv[1])
     with llmasos.Pipeline.from_config(config) as pipeline:
+        servers = llmasos.Servers(pipeline)
+        freeze_heap()  # as `llmasos serve` does
         pipeline.load()
-        with llmasos.Servers(pipeline) as servers:
+        with servers:
             print(json.dumps({"url": servers.endpoints[0].url}), flush=True)
             for line in sys.stdin:
                 order = json.loads(line)
