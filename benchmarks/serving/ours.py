@@ -18,7 +18,7 @@ import attrs
 
 import llmasos
 from benchmarks.serving.figures import Run
-from benchmarks.serving.prompts import prompts
+from benchmarks.serving.work import Work
 from llmasos.engine.heap import freeze_heap
 from llmasos_hookspecs import Credentials, Runtime, TextEvent, UsageEvent
 
@@ -40,7 +40,7 @@ def main() -> None:
                     print(json.dumps(beside_the_engine()), flush=True)
                 else:
                     before = beside_the_engine()
-                    run = asyncio.run(in_process(servers.runtime, **order["work"]))
+                    run = asyncio.run(in_process(servers.runtime, Work(**order["work"])))
                     print(json.dumps(attrs.asdict(attrs.evolve(run, cpu=beside_the_engine() - before))), flush=True)
 
 
@@ -55,10 +55,10 @@ def beside_the_engine() -> float:
     return time.process_time() - engine / 1e9
 
 
-async def in_process(runtime: Runtime, streams: int, tokens: int, first: int, characters: int) -> Run:
-    """``streams`` answers of ``tokens`` tokens at once."""
+async def in_process(runtime: Runtime, work: Work) -> Run:
+    """All answers at once."""
     principal = runtime.authenticate(Credentials())
-    sampling: dict[str, Any] = {"max_new_tokens": tokens, "ignore_eos": True}
+    sampling: dict[str, Any] = {"max_new_tokens": work.tokens, "ignore_eos": True}
     began, starts, counts = time.perf_counter(), list[float](), list[int]()
 
     async def ask(prompt: str) -> None:
@@ -70,7 +70,7 @@ async def in_process(runtime: Runtime, streams: int, tokens: int, first: int, ch
                 started = True
                 starts.append(time.perf_counter() - began)
 
-    await asyncio.gather(*map(ask, prompts(streams, first, characters)))
+    await asyncio.gather(*map(ask, work.prompts()))
     return Run(seconds=time.perf_counter() - began, tokens=sum(counts), first=starts)
 
 
