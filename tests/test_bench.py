@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 from benchmarks.serving import figures
-from benchmarks.serving.client import overload, receive
-from benchmarks.serving.seen import Seen, seen_in
+from benchmarks.serving.client import receive
+from benchmarks.serving.overload import overloaded
+from benchmarks.serving.seen import Seen, seen_in, steady
+from benchmarks.serving.work import Work
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -70,13 +76,40 @@ def test_a_prompt_that_does_not_fit_is_one_sentence(cli: Run, tiny: str) -> None
     assert "context" in done.stderr
 
 
-def test_the_throughput_under_overload_is_that_from_the_first_refusal_to_the_last_request() -> None:
-    """A stream counts with the tokens of those of its pieces that came meanwhile."""
-    early = Seen(began=0.0, status=200, ended=3.0, tokens=8, came=[0.5, 1.0, 2.0, 3.0])
-    refused = [Seen(began=at, status=429, ended=at + 0.5) for at in (0.5, 2.0)]
-    late = Seen(began=2.5, status=200, ended=9.0, tokens=3, came=[2.5, 4.0, 8.0])
-    assert overload([early, *refused, late]) == {"seconds": 1.5, "tokens": 4}
-    assert overload([early, attrs.evolve(late, began=3.5)]) == {"seconds": 3.5, "tokens": 9}
+def test_the_throughput_while_slots_are_taken_is_that_of_whole_rounds() -> None:
+    """From the end of as many answers as there are slots to that of a multiple of them, the last one before the last request was sent."""
+    ends = [4.0, 3.0, 6.0, 7.0, 9.0, 11.0, 12.0]  # not in the order in which they were asked for; two slots
+    answers = [Seen(began=0.0, status=200, ended=end, tokens=10 + place) for place, end in enumerate(ends)]
+    refused = [Seen(began=began, status=429, ended=began + 0.1) for began in (1.0, 9.5)]
+    assert steady([*answers, *refused], 2) == (3.0, 12 + 13)
+    assert steady([*answers, Seen(began=11.5, status=429, ended=11.6)], 2) == (7.0, 12 + 13 + 14 + 15)
+    assert steady(answers, 2) == (0.0, 0), "the last request was sent before there was a round"
+
+
+def test_what_is_left_under_overload_is_told() -> None:
+    kept = figures.Run(seconds=10.0, tokens=900, cpu=1.0, total=10.0)
+    over = figures.Run(seconds=10.0, tokens=800, refused=[0.001, 0.003, 0.002], cpu=2.0, client_cpu=0.5, total=10.0, late=[0.0, 0.001])
+    works: list[Work] = []
+
+    def ask(work: Work) -> figures.Run:
+        works.append(work)
+        return over if work.rate else kept
+
+    found = overloaded(ask, work(requests=0, slots=4, tokens=5), 100.0, 2)
+    assert [(each.first, each.requests, each.rate) for each in works] == [(0, 16, 0), (16, 180, 200), (196, 16, 0), (212, 180, 200)]
+    sentence = found.sentence()
+    assert (
+        "80.0 tokens/s. Of the 90.0 of 4 streams that are kept running without an excess: 0.889. Of the highest throughput of all: 0.800."
+        in sentence
+    )
+    assert "3 are refused, half of them within 2 ms and 95 % within 3 ms" in sentence
+    assert "takes 0.20 beside its engine, and 0.10 without the excess; the client takes 0.05" in sentence
+    short = attrs.evolve(found, over=[attrs.evolve(over, seconds=0.0, tokens=0)]).sentence()
+    assert "without an excess: unknown. Of the highest throughput of all: unknown." in short
+
+
+def work(requests: int, **more: Any) -> Work:
+    return Work(requests=requests, first=0, characters=20, **{"tokens": 7, **more})
 
 
 @pytest.fixture
@@ -129,10 +162,44 @@ def test_the_client_of_the_benchmark_uses_its_connections_again(listening: socke
 
     server = threading.Thread(target=serve)
     server.start()
-    found = receive(lambda: socket.create_connection(listening.getsockname()), [b"request"] * len(answers), rate=20.0)
+    found = receive(lambda: socket.create_connection(listening.getsockname()), [b"request"] * len(answers), work(len(answers), rate=20.0))
     server.join()
     assert accepted == [5, 3, 1]
     assert [b"".join(part for _, part in arrivals) for _, arrivals in found] == answers
+
+
+def _serve_one(listening: socket.socket, answers: list[bytes]) -> None:
+    """Answer requests on one connection."""
+    connection, _ = listening.accept()
+    with connection:
+        for answer in answers:
+            while not connection.recv(1 << 16).endswith((b"request", b"}")):
+                pass
+            connection.sendall(answer)
+
+
+def test_the_client_of_the_benchmark_keeps_so_many_streams_running(listening: socket.socket) -> None:
+    """One, so that it needs one connection."""
+    server = threading.Thread(target=_serve_one, args=(listening, [_streamed("a")] * 3))
+    server.start()
+    found = receive(lambda: socket.create_connection(listening.getsockname()), [b"request"] * 3, work(3, slots=1))
+    server.join()
+    assert [b"".join(part for _, part in arrivals) for _, arrivals in found] == [_streamed("a")] * 3
+
+
+@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="is installed for benchmarks")
+def test_locust_sees_what_the_client_of_the_benchmark_sees(listening: socket.socket) -> None:
+    """In a process of its own, because importing it replaces threads and sockets."""
+    refusal = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nfull"
+    server = threading.Thread(target=_serve_one, args=(listening, [_streamed("a", "b"), refusal, _streamed("c")]))
+    server.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    command = [sys.executable, "-m", "benchmarks.serving.locust_client", url, json.dumps(attrs.asdict(work(3, slots=1)))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    server.join()
+    run = figures.Run(**json.loads(done.stdout))
+    assert (run.answered, len(run.first), len(run.refused), run.failed) == (14, 2, 1, 0)
+    assert run.client_cpu > 0
 
 
 def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
@@ -145,6 +212,8 @@ def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
         ]
     }
     other = {1: [figures.Run(seconds=4.0, tokens=100, first=[0.204], cpu=0.001, client_cpu=0.0005)]}
+    counted = {1: [attrs.evolve(run, cpu=0.0004) for run in base[1]]}
     runs = {"local": base, "ray": other}
     assert figures.sentence(runs) == "ray against local: at 1 streams the first token +4.0 ms, throughput 0.250."
-    assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 | 5.0 |"
+    assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 |  | 5.0 |"
+    assert figures.table({"local": counted, "ray": other}).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 | 6.0 | 5.0 |"

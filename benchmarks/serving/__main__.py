@@ -3,8 +3,9 @@
 A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
 is that of the fastest of its rounds; only ratios within a run are comparable. At last requests come ten times as fast as the server
-answered them at its best, whether they are answered or not: what throughput is left from the first refusal to the last request, and how
-fast the excess is refused. The client has no cores of its own, so what it takes is told too.
+answered them at its best, whether they are answered or not: what throughput is left, also of that with as many streams as there are
+slots and no excess, and how fast the excess is refused. The client has no cores of its own, so what it takes is told too;
+``--client=locust`` asks by locust, which is not ours, and takes more.
 
 With ``--placement`` it is the server with two replicas on that placement against the server with two on the placement ``local``.
 """
@@ -25,7 +26,9 @@ from typing import Any
 
 import attrs
 
-from benchmarks.serving.figures import Run, as_json, best, sentence, share, table
+from benchmarks.serving.figures import Run, as_json, best, sentence, table
+from benchmarks.serving.overload import overloaded
+from benchmarks.serving.work import Work
 from llmasos.system.sources import resolve
 
 _OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-server"
@@ -35,8 +38,10 @@ _START = 300.0
 _REPLICAS, _PLACEMENT_OPTIONS = 2, {"ray": {"address": "local"}}
 #: Context of each stream.
 _CONTEXT = 512
-#: How many times as many requests come as can be answered, to see what becomes of the excess.
-_OVERLOAD = 10
+#: Number of the first prompt: all numbers have as many digits, so all prompts have as many tokens.
+_FIRST = 100_000
+#: Modules beside this one that are clients, by what they are called.
+_CLIENTS = {"own": "client", "locust": "locust_client"}
 
 Ask = Callable[[int, int], Run]
 
@@ -55,13 +60,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-server", type=Path, help="the program, to be compared with")
     parser.add_argument("--placement", help="of two replicas, to be compared with the placement local in place of all else")
-    parser.add_argument("--overload", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--client", choices=_CLIENTS, default="own", help="what asks")
+    parser.add_argument("--overload", type=int, default=2, metavar="ROUNDS", help="of overload, each after one of kept streams; 0: none")
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "serve.json")
     arguments = parser.parse_args()
     slots = max(arguments.streams)
 
-    def work(streams: int, first: int) -> dict[str, int]:
-        return {"streams": streams, "tokens": arguments.tokens, "first": first, "characters": arguments.characters}
+    def work(requests: int, first: int, **more: Any) -> Work:
+        return Work(requests=requests, tokens=arguments.tokens, first=first, characters=arguments.characters, **more)
 
     with contextlib.ExitStack() as running:
         ways: dict[str, Ask] = {}
@@ -78,37 +84,24 @@ def main() -> None:
             }
         if not arguments.placement and arguments.llama_server is not None:
             url = running.enter_context(llama_server(arguments, slots))
-            ways[_LLAMA] = lambda streams, first: ask(url, work(streams, first))
+            ways[_LLAMA] = lambda streams, first: ask(url, work(streams, first), arguments.client)
         runs = measure(ways, arguments.streams, arguments.rounds)
         print(f"{table(runs)}\n\n{sentence(runs)}")
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
         if arguments.overload and not arguments.placement:
             peak = max(best(found).rate for found in runs[_OURS].values())
-            rate = _OVERLOAD * peak / arguments.tokens
-            over = ours.over_http(work(20 * slots, 100_000), rate)
-            print(f"\n{told(over, peak, 20 * slots, rate, slots)}")
+            over = overloaded(ours.over_http, work(0, 2 * _FIRST, slots=slots), peak, arguments.overload)
+            print(f"\n{over.sentence()}")
             figures["overload"] = attrs.asdict(over)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     print(f"\nWritten to {arguments.output}.")
 
 
-def told(over: Run, peak: float, requests: int, rate: float, slots: int) -> str:
-    """What became of the excess, and what it cost."""
-    assert over.cpu is not None
-    return (
-        f"{requests} requests, {rate:.1f} in each second, {_OVERLOAD} times what can be answered, where {2 * slots} may run and wait:"
-        f" {over.rate / peak:.3f} of the highest throughput while it lasts; {len(over.refused)} refused, half of them within"
-        f" {1e3 * share(over.refused, 0.5):.0f} ms and 95 % within {1e3 * share(over.refused, 0.95):.0f} ms; {over.failed} failed."
-        f" Of one core the server takes {over.cpu / over.total:.2f} beside its engine, and the client {over.client_cpu / over.total:.2f};"
-        f" the client sends 95 % within {1e3 * share(over.late, 0.95):.0f} ms of when they are due."
-    )
-
-
 def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, dict[int, list[Run]]]:
     """Every way in turn, round after round; the first round of all only warms up."""
     runs: dict[str, dict[int, list[Run]]] = {name: {count: [] for count in streams} for name in ways}
-    first = 0
+    first = _FIRST
     for number in range(rounds + 1):
         for count in streams if number else streams[:1]:
             for name, each in list(ways.items())[:: -1 if number % 2 else 1]:
@@ -122,27 +115,28 @@ def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, 
     return runs
 
 
-def ask(url: str, work: dict[str, int], rate: float = 0.0) -> Run:
-    """What the client process saw. ``rate``: requests that it sends in each second; 0: all at once."""
-    command = [sys.executable, "-m", "benchmarks.serving.client", url, *map(str, work.values()), str(rate)]
+def ask(url: str, work: Work, client: str) -> Run:
+    """What a client's process saw."""
+    command = [sys.executable, "-m", f"benchmarks.serving.{_CLIENTS[client]}", url, json.dumps(attrs.asdict(work))]
     return Run(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 @attrs.frozen
 class Ours:
-    """The process with the pipeline and its server."""
+    """The process with the pipeline and its server. ``client``: what asks it."""
 
     process: subprocess.Popen[str]
     url: str
+    client: str
 
-    def in_process(self, work: dict[str, int]) -> Run:
+    def in_process(self, work: Work) -> Run:
         """The streams without HTTP."""
-        return Run(**self._order(do="in_process", work=work))
+        return Run(**self._order(do="in_process", work=attrs.asdict(work)))
 
-    def over_http(self, work: dict[str, int], rate: float = 0.0) -> Run:
+    def over_http(self, work: Work) -> Run:
         """The streams over HTTP, with the processor time that they took beside the engine."""
         before = self._order(do="cpu")
-        run = ask(self.url, work, rate)
+        run = ask(self.url, work, self.client)
         return attrs.evolve(run, cpu=self._order(do="cpu") - before)
 
     def _order(self, **order: Any) -> Any:
@@ -168,7 +162,7 @@ def served(arguments: argparse.Namespace, slots: int, placement: dict[str, Any] 
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        yield Ours(process, json.loads(process.stdout.readline())["url"])
+        yield Ours(process, json.loads(process.stdout.readline())["url"], arguments.client)
     finally:
         process.terminate()
         process.wait()

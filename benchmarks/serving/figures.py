@@ -20,7 +20,7 @@ class Run:
         failed: requests that got anything else.
         cpu: of the server's process beside the engine's threads; None where nobody counted it.
         client_cpu: of the client's process, which has the same cores.
-        total: until the last answer, where ``seconds`` and ``tokens`` are of a part of it.
+        total, answered: until the last answer, and the tokens of all; ``seconds`` and ``tokens`` may be of a part of them.
         late: by which the client sent each request after it was due, because it had no core.
     """
 
@@ -32,6 +32,7 @@ class Run:
     cpu: float | None = None
     client_cpu: float = 0.0
     total: float = 0.0
+    answered: int = 0
     late: Sequence[float] = ()
 
     @property
@@ -72,16 +73,17 @@ def sentence(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
 
 
 def table(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
-    """A line for each count of streams and each way to be served; ratios are to the first way."""
+    """A line for each count of streams and each way to be served; ratios, and what processor time is added, are to the first way."""
     lines = [
-        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU us/token beside the engine | of the client |",
-        "|" + " --- |" * 8,
+        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU us/token beside the engine | added | of the client |",
+        "|" + " --- |" * 9,
     ]
     (reference, *_) = runs
     for streams in next(iter(runs.values())):
         for name, found in runs.items():
             run, base = best(found[streams]), best(runs[reference][streams])
-            cpu = " | ".join(run.per_token(seconds) for seconds in (run.cpu, run.client_cpu))
+            added = None if run is base or run.cpu is None or base.cpu is None else run.cpu / run.tokens - base.cpu / base.tokens
+            cpu = " | ".join([run.per_token(run.cpu), "" if added is None else f"{1e6 * added:.1f}", run.per_token(run.client_cpu)])
             first = " | ".join(f"{1e3 * share(run.first, quantile):.0f}" for quantile in (0.5, 0.95))
             lines.append(f"| {streams} | {name} | {run.rate:.1f} | {run.rate / base.rate:.3f} | {first} | {cpu} |")
     return "\n".join(lines)

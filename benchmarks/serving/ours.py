@@ -18,7 +18,8 @@ import attrs
 
 import llmasos
 from benchmarks.serving.figures import Run
-from benchmarks.serving.prompts import prompts
+from benchmarks.serving.work import Work
+from llmasos.engine.heap import freeze_heap
 from llmasos_hookspecs import Credentials, Runtime, TextEvent, UsageEvent
 
 _LOOP = "llmasos-default"
@@ -28,8 +29,10 @@ def main() -> None:
     """Serve until the orders end."""
     config = json.loads(sys.argv[1])
     with llmasos.Pipeline.from_config(config) as pipeline:
+        servers = llmasos.Servers(pipeline)
+        freeze_heap()  # as `llmasos serve` does
         pipeline.load()
-        with llmasos.Servers(pipeline) as servers:
+        with servers:
             print(json.dumps({"url": servers.endpoints[0].url}), flush=True)
             for line in sys.stdin:
                 order = json.loads(line)
@@ -37,7 +40,7 @@ def main() -> None:
                     print(json.dumps(beside_the_engine()), flush=True)
                 else:
                     before = beside_the_engine()
-                    run = asyncio.run(in_process(servers.runtime, **order["work"]))
+                    run = asyncio.run(in_process(servers.runtime, Work(**order["work"])))
                     print(json.dumps(attrs.asdict(attrs.evolve(run, cpu=beside_the_engine() - before))), flush=True)
 
 
@@ -52,10 +55,10 @@ def beside_the_engine() -> float:
     return time.process_time() - engine / 1e9
 
 
-async def in_process(runtime: Runtime, streams: int, tokens: int, first: int, characters: int) -> Run:
-    """``streams`` answers of ``tokens`` tokens at once."""
+async def in_process(runtime: Runtime, work: Work) -> Run:
+    """All answers at once."""
     principal = runtime.authenticate(Credentials())
-    sampling: dict[str, Any] = {"max_new_tokens": tokens, "ignore_eos": True}
+    sampling: dict[str, Any] = {"max_new_tokens": work.tokens, "ignore_eos": True}
     began, starts, counts = time.perf_counter(), list[float](), list[int]()
 
     async def ask(prompt: str) -> None:
@@ -67,7 +70,7 @@ async def in_process(runtime: Runtime, streams: int, tokens: int, first: int, ch
                 started = True
                 starts.append(time.perf_counter() - began)
 
-    await asyncio.gather(*map(ask, prompts(streams, first, characters)))
+    await asyncio.gather(*map(ask, work.prompts()))
     return Run(seconds=time.perf_counter() - began, tokens=sum(counts), first=starts)
 
 

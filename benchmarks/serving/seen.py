@@ -1,13 +1,16 @@
-"""What came of a request, read from the bytes of its answer after the last one has come."""
+"""What came of requests, read from the bytes of their answers after the last one has come."""
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 import attrs
+
+from benchmarks.serving.figures import Run
+from benchmarks.serving.work import Work
 
 #: When bytes came, and the bytes.
 Arrival = tuple[float, bytes]
@@ -29,34 +32,66 @@ class Seen:
     tokens: int = 0
     came: list[float] = attrs.field(factory=list)
 
-    def tokens_between(self, start: float, end: float) -> float:
-        """Its tokens that came in that time; each piece has as many."""
-        return self.tokens * sum(start <= moment < end for moment in self.came) / max(1, len(self.came))
-
 
 def seen_in(began: float, arrivals: Sequence[Arrival]) -> Seen:
     """What the arrivals of one answer of HTTP/1.1 hold: a stream of completions, or a refusal."""
-    seen = Seen(began=began, ended=arrivals[-1][0] if arrivals else began)
+    ended = arrivals[-1][0] if arrivals else began
     raw = b"".join(part for _, part in arrivals)
     head, _, _ = raw.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 "):
-        return seen
-    seen.status = int(head[9:12])
-    if seen.status != 200:
+        return Seen(began=began, ended=ended)
+    lengths = list(accumulate(len(part) for _, part in arrivals))
+    lines = ((arrivals[bisect_left(lengths, end)][0], line) for end, line in _lines(raw, len(head) + 4))
+    return seen_in_lines(began, int(head[9:12]), ended, lines)
+
+
+def seen_in_lines(began: float, status: int, ended: float, lines: Iterable[tuple[float, bytes]]) -> Seen:
+    """What an answer's lines hold, each with the time when it was whole."""
+    seen = Seen(began=began, status=status, ended=ended)
+    if status != 200:
         return seen
     whole = False
-    lengths = list(accumulate(len(part) for _, part in arrivals))
-    for end, line in _lines(raw, len(head) + 4):
+    for came, line in lines:
         if line == b"data: [DONE]":
             whole = True
         elif line.startswith(b"data: "):
             chunk = json.loads(line[6:])
             if any(choice.get("text") for choice in chunk.get("choices", ())):
-                seen.came.append(arrivals[bisect_left(lengths, end)][0])
+                seen.came.append(came)
             seen.tokens = (chunk.get("usage") or {}).get("completion_tokens", seen.tokens)
     if not whole:
         seen.status = 0
     return seen
+
+
+def run_of(found: Sequence[Seen], work: Work) -> Run:
+    """All of it, from the first request to the last answer, or while the server's slots were taken where the work tells of them."""
+    began = found[0].began
+    answered = [each for each in found if each.status == 200]
+    total = max((each.ended for each in answered), default=began) - began
+    seconds, tokens = steady(found, work.slots) if work.slots else (total, sum(each.tokens for each in answered))
+    return Run(
+        seconds=seconds,
+        tokens=tokens,
+        first=[each.came[0] - each.began for each in answered if each.came],
+        refused=[each.ended - each.began for each in found if each.status == 429],
+        failed=sum(each.status not in (200, 429) for each in found),
+        total=total,
+        answered=sum(each.tokens for each in answered),
+        late=[each.began - began - work.due(place) for place, each in enumerate(found)] if work.rate else [],
+    )
+
+
+def steady(found: Sequence[Seen], slots: int) -> tuple[float, int]:
+    """Seconds and tokens while as many sequences run as there are slots: from the end of as many answers to that of a multiple of them, the
+    last before the last request was sent. Answers of one length that begin together end together, so between are whole rounds of prompts
+    and answers, and never a prompt's computation without its tokens. No seconds where there is no such round."""
+    last = max(each.began for each in found)
+    ended = sorted((each for each in found if each.status == 200 and each.ended <= last), key=lambda each: each.ended)
+    rounds = ended[: len(ended) // slots * slots]
+    if len(rounds) < 2 * slots:
+        return 0.0, 0
+    return rounds[-1].ended - rounds[slots - 1].ended, sum(each.tokens for each in rounds[slots:])
 
 
 def _lines(raw: bytes, start: int) -> Iterator[tuple[int, bytes]]:

@@ -33,3 +33,20 @@ def test_memory_freed_below_a_block_in_use_goes_back_to_the_system() -> None:
 def test_trimming_twice_is_harmless() -> None:
     trim_heap()
     trim_heap()
+
+
+FROZEN = """
+import gc
+from llmasos.engine.heap import freeze_heap
+before = len(gc.get_objects())
+freeze_heap()
+print(before, gc.get_freeze_count(), len(gc.get_objects()))
+"""
+
+
+def test_what_was_there_is_not_walked_again() -> None:
+    before, frozen, walked = map(
+        int, subprocess.run([sys.executable, "-c", FROZEN], check=True, capture_output=True, text=True).stdout.split()
+    )
+    assert frozen > 0.5 * before
+    assert walked < 0.1 * before

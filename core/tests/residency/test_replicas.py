@@ -97,7 +97,9 @@ def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: 
     assert {"submit", "answers", "started"} <= set(verbs)
     with pytest.raises(RequestError):
         model.generate_text("otters", regex="(", max_new_tokens=4)
+    assert loop._bounds.max_sequences == 4
     model.pipeline.use_scheduler("fifo", max_sequences=2)
+    assert loop._bounds.max_sequences == 2
     assert model.generate_text(PROMPTS[2], **SAMPLING) == alone[2]
     assert len({each["pid"] for each in replicas(model)} | {os.getpid()}) == 3
     assert model.usage()["finished"] >= len(PROMPTS)

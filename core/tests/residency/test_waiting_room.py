@@ -167,6 +167,28 @@ def test_threads_end_when_there_is_no_more_to_do() -> None:
     raise AssertionError("The threads did not end.")
 
 
+def test_work_wakes_one_idle_thread() -> None:
+    """The one that worked last: the others sleep, and may end."""
+    workers = Workers(4, "llmasos-tested")
+    together, done, threads = threading.Barrier(5), threading.Event(), set()
+
+    def note() -> None:
+        threads.add(threading.get_ident())
+        done.set()
+
+    for _ in range(4):
+        workers.do(lambda: together.wait(30))
+    together.wait(30)
+    for _ in range(100):
+        while len(workers._idle) < 4:
+            threading.Event().wait(0.001)
+        done.clear()
+        workers.do(note)
+        assert done.wait(30)
+    workers.close()
+    assert len(threads) == 1
+
+
 def test_what_a_step_takes_while_its_request_is_given_up_is_freed_by_it(home: Any) -> None:
     """A reservation, say, that is made when nobody waits for it any more: nothing ends before the step, and all after it."""
     room, order = WaitingRoom(1, home.residency), list[str]()

@@ -33,7 +33,7 @@ class Constraint:
 
 def plain_number(value: Any) -> Any:
     """A numpy scalar as a Python number; any other value unchanged."""
-    if isinstance(value, int | float | bool):
+    if value is None or isinstance(value, int | float | str):
         return value
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
 

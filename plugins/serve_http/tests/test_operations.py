@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from llmasos_serve_http.options import Options
 from .http_clients import begun, chat_body, streamed, whole
 
 CHAT = "/v1/chat/completions"
+HANDLED = Handled(id="1", began=0, seconds=0.5, method="GET", route="/", status=200, client="", headers={}, facts=Facts())
 Start = Callable[..., HttpServer]
 
 
@@ -192,19 +194,50 @@ def test_a_log_that_cannot_be_written_to_is_refused_and_a_slow_one_loses_lines_a
 ) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         HttpServer(runtime, Options(access_log=str(tmp_path / "missing" / "log")))
-    handled = Handled(id="1", began=0, seconds=0.5, method="GET", route="/", status=200, client="", headers={}, facts=Facts())
     monkeypatch.setattr("llmasos_serve_http.access_log._MOST", 2)
+    disk, has_its_name = threading.Event(), os.path.samestat
+    monkeypatch.setattr(os.path, "samestat", lambda *found: disk.wait(20) and has_its_name(*found))
     log = AccessLog(str(tmp_path / "log"))
-    with log._handler.lock:  # type: ignore[union-attr]  # the disk does not answer
-        for _ in range(10):
-            log(handled)
+    for _ in range(10):
+        log(HANDLED)
+    disk.set()
     while not log._waiting.empty():
         threading.Event().wait(0.01)
-    log(handled)
+    log(HANDLED)
     log.close()
     found = lines(tmp_path / "log")
     assert found[-1]["lost"] + len(found) == 11
-    assert found[0]["time"] == "1970-01-01T00:00:00.000Z"
+    assert found[0] == {"time": "1970-01-01T00:00:00.000Z", "id": "1", "method": "GET", "route": "/", "status": 200, "seconds": 0.5}
+
+
+def test_an_access_log_may_be_renamed_while_it_is_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = AccessLog(str(path))
+    log(HANDLED)
+    while not path.read_bytes():
+        threading.Event().wait(0.001)
+    path.rename(tmp_path / "log.1")
+    log(HANDLED)
+    log.close()
+    assert len(lines(tmp_path / "log.1")) == len(lines(path)) == 1
+
+
+def test_a_full_disk_loses_lines_of_the_access_log_and_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, rooms = tmp_path / "log", iter([0, 0, 1, 0, 1])
+    has_its_name = os.path.samestat
+    monkeypatch.setattr(os.path, "samestat", lambda *found: has_its_name(*found) if next(rooms) else _full())
+    log = AccessLog(str(path))
+    for _ in range(5):
+        log(HANDLED)
+    log.close()
+    assert len(lines(path)) == 2
+    assert [record.getMessage() for record in caplog.records] == [f"The access log {path} cannot be written, and lines are lost: full."] * 2
+
+
+def _full() -> bool:
+    raise OSError("full.")
 
 
 @pytest.fixture(scope="module")

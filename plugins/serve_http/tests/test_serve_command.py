@@ -19,6 +19,12 @@ from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from .http_clients import chat_body, events
 
 STREAMS = 32
+#: ``python -m llmasos``, which says at its end how many objects its garbage collector leaves alone.
+SERVE = """
+import atexit, gc, runpy, sys
+atexit.register(lambda: print(gc.get_freeze_count(), flush=True))
+runpy.run_module("llmasos", run_name="__main__", alter_sys=True)
+"""
 
 
 def arrived(url: str) -> int:
@@ -35,9 +41,10 @@ def test_sigterm_ends_every_stream_whole_or_with_its_reason_and_takes_nothing_ne
     whole, the others with an event that says why, and the program with 0."""
     pytest.importorskip("llmasos")
     tiny_checkpoint(folder=tmp_path / "tiny")
-    command = [sys.executable, "-m", "llmasos", "serve", "-m", str(tmp_path / "tiny"), "--loader", "onnx", "--port", "0", "--drain", "1"]
+    command = [sys.executable, "-c", SERVE, "serve", "-m", str(tmp_path / "tiny"), "--loader", "onnx", "--port", "0", "--drain", "1"]
     environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+    assert process.stdout is not None
     assert process.stderr is not None
     ends: list[str] = []
 
@@ -69,9 +76,11 @@ def test_sigterm_ends_every_stream_whole_or_with_its_reason_and_takes_nothing_ne
         assert all(end == "server_stopped" or "being stopped" in end for end in reasons), reasons
         assert "length" in ends
         assert process.wait(60) == 0
+        assert int(process.stdout.read()) > 10_000, "a full collection walks what was there before requests came"
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz", timeout=5)
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
         process.stderr.close()

@@ -40,6 +40,7 @@ def serve(
     """Run the servers of the config, or an HTTP server where it names none, until SIGTERM or Ctrl-C; answers that have begun are finished
     first. SIGHUP reads the config again."""
     from llmasos.api.servers import Servers
+    from llmasos.engine.heap import freeze_heap
 
     changes = [*_servers(config, overrides or []), *(overrides or [])]
     changes += [] if host is None else [f"server[0].host={json.dumps(host)}"]
@@ -51,6 +52,7 @@ def serve(
 
     with pipeline:
         servers = Servers(pipeline, read_again=read_again)
+        freeze_heap()
         pipeline.load()
         told: SimpleQueue[int] = SimpleQueue()  # a handler may not take a lock, which its own thread may hold
         before = {each: signal.signal(each, lambda number, _: told.put(number)) for each in _SIGNALS}

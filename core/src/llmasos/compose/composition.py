@@ -332,6 +332,7 @@ class Composer(ComponentMaker):
             on_lost=on_lost,
             listeners=listeners,
             elastic=model.elastic,
+            bounds=self.policy(scheduler).bounds,
             step_timeout=resources.step_timeout,
             load_timeout=resources.load_timeout,
         )
@@ -345,7 +346,7 @@ class Composer(ComponentMaker):
             sources=_sources(ready.info, opened),
             loader=ready.loader,
             loader_choice=self.loader_choice(model, opened.checkpoint).sentence,
-            switch=lambda scheduler, _: replicas.use_scheduler(scheduler),
+            switch=lambda scheduler, policy: replicas.use_scheduler(scheduler, policy.bounds),
             need=_replicated(ready.need, model.replicas, min(memory or ready.info.fixed_bytes, held)),
         )
 

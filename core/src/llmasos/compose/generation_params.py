@@ -37,6 +37,9 @@ _CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
 _LANGUAGES: Final = ("source_language", "target_language")
 _ADAPTER: Final = "adapter"
 
+#: In the order in which they are suggested for a word that is none of them.
+_KNOWN: Final = dict.fromkeys((*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT, *_LANGUAGES, _ADAPTER))
+
 _numbers = itertools.count(1)
 
 
@@ -107,11 +110,10 @@ class GenerationParams:
         Raises:
             RequestError: one is unknown (with the nearest name), or its value is refused.
         """
-        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT, *_LANGUAGES, _ADAPTER)
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
-            if name not in known:
-                meant = f"; here it is {FOREIGN_WORDS[name]}." if name in FOREIGN_WORDS else did_you_mean(name, known)
+            if name not in _KNOWN:
+                meant = f"; here it is {FOREIGN_WORDS[name]}." if name in FOREIGN_WORDS else did_you_mean(name, _KNOWN)
                 raise RequestError(f'"{name}" is no option of a generation{meant}', name)
         if "schema" in arguments:
             arguments["schema"] = as_schema(arguments["schema"])

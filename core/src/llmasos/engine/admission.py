@@ -31,19 +31,27 @@ class QueueCheck:
         bounds = self.bounds
         if bounds is None:
             return
-        now, waiting, rates = self._clock(), self._scheduler.waiting, self._scheduler.rates
+        waiting, rates = self._scheduler.waiting, self._scheduler.rates
         arriving = self._inbox.arriving()
         prompts = sum(len(request.tokens) for request in arriving)
         stats = Stats(
-            now=now,
+            now=self._clock(),
             waiting=len(waiting) + len(arriving),
             waiting_tokens=waiting.tokens + prompts + sum(request.max_new_tokens for request in arriving),
             waiting_prompt_tokens=waiting.prompt_tokens + prompts,
             prefill_rate=rates.prefill,
             decode_rate=rates.decode,
         )
-        tokens = max(1, at_least()) - 1 if bounds.max_queue_tokens and stats.waiting else 0
-        probe = Request(id="", model="", tokens=range(tokens), max_new_tokens=1, arrival=now, sampling=_ANY)
-        answer = bounds.check(probe, stats)
-        if isinstance(answer, Reject):
-            raise Rejected(f"The request was refused by the scheduler: {answer.reason}", answer.retry_after)
+        if (error := refusal(bounds, stats, at_least)) is not None:
+            raise error
+
+
+def refusal(bounds: QueueBounds, stats: Stats, at_least: Callable[[], int]) -> Rejected | None:
+    """Why ``bounds`` refuse a request of so many tokens, prompt and answer, where ``stats`` wait; None where they do not. ``at_least`` is
+    only asked where it matters."""
+    tokens = max(1, at_least()) - 1 if bounds.max_queue_tokens and stats.waiting else 0
+    probe = Request(id="", model="", tokens=range(tokens), max_new_tokens=1, arrival=stats.now, sampling=_ANY)
+    answer = bounds.check(probe, stats)
+    if not isinstance(answer, Reject):
+        return None
+    return Rejected(f"The request was refused by the scheduler: {answer.reason}", answer.retry_after)

@@ -1,9 +1,10 @@
-"""Returns freed heap memory to the system."""
+"""The heap of a process that serves for long: freed memory goes back to the system, and what stays is not walked again and again."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 from collections.abc import Callable
 
 
@@ -13,6 +14,17 @@ def trim_heap() -> None:
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
+
+
+def freeze_heap() -> None:
+    """Have the garbage collector leave alone all that there is now. For a process whose modules are imported, and that serves from now on:
+    a full collection walks a hundred thousand objects, 30 to 90 ms in the middle of a step.
+
+    What is freed by its count of references still is; what becomes garbage in a cycle never is, so a model that may be unloaded is loaded
+    after this.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @functools.cache

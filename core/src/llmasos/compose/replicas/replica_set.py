@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.replicas.fleet import Fleet
+from llmasos.compose.replicas.queues import waiting_at_least
 from llmasos.compose.replicas.replica import Job, Ready, Replica
 from llmasos.compose.replicas.restarts import MOST_RESTARTS
 from llmasos.compose.replicas.routing import Backlogs, Router
 from llmasos.compose.replicas.scaling import Load, Scaling
 from llmasos.compose.replicas.spec import WorkerSpec, versions
+from llmasos.engine.admission import refusal
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.records import tell
 from llmasos.engine.requests import RequestChecks
@@ -42,6 +44,7 @@ from llmasos_hookspecs import (
     PlacedMedia,
     Placement,
     PluginError,
+    QueueBounds,
     Request,
     RequestRecord,
     Score,
@@ -81,6 +84,7 @@ class ReplicaSet(Fleet):
         on_lost: Callable[[], None] = lambda: None,
         listeners: Listeners = NOBODY,
         elastic: ReplicaRange | None = None,
+        bounds: QueueBounds | None = None,
         step_timeout: float = STEP_SECONDS,
         load_timeout: float = LOAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -88,13 +92,15 @@ class ReplicaSet(Fleet):
         """Start one seat for each of ``specs``, or as many as ``elastic`` wants at least, and return when all are ready. Raises the error
         of a replica that could not load, or ``ResourceError`` where a seat fits nowhere.
 
-        The set owns ``placement`` from now on, which ``label`` names in messages. ``on_lost`` is called when no replica is left. A replica
-        that sends nothing for ``step_timeout`` seconds while it has requests, or for ``load_timeout`` seconds before it is ready, is ended.
+        The set owns ``placement`` from now on, which ``label`` names in messages. ``on_lost`` is called when no replica is left.
+        ``bounds`` are those of the queue of each replica, where its scheduler has the usual ones. A replica that sends nothing for
+        ``step_timeout`` seconds while it has requests, or for ``load_timeout`` seconds before it is ready, is ended.
         """
         super().__init__(model, specs, placement, label, self._received, listeners=listeners, clock=clock)
         self.restarts = 0
         self._router = Router(seed)
         self._on_lost = on_lost
+        self._bounds = bounds
         self._on_finished = listeners.finished
         self._step_timeout = step_timeout
         self._load_timeout = load_timeout
@@ -128,7 +134,18 @@ class ReplicaSet(Fleet):
         return min(self.context_length, self.ready.kv_capacity)
 
     def check_queue(self, at_least: abc.Callable[[], int]) -> None:
-        """Refuses nothing: the queues are the replicas', and so are their schedulers, which refuse a request when it comes."""
+        """Refuse what the queue of every replica is too full for, by what is known here: each checks again when a request comes."""
+        bounds, refused = self._bounds, None
+        if bounds is None:
+            return
+        slots = min(bounds.max_sequences, self.ready.info.max_sequences)
+        with self._changes.lock:
+            for number in self._backlogs:
+                stats = waiting_at_least(self._replicas[number].jobs.values(), slots, bounds, self._clock())
+                if (refused := refusal(bounds, stats, at_least)) is None:
+                    return
+        if refused is not None:
+            raise refused
 
     def media_length(self, media: Media) -> int:
         """How many positions the media takes in a prompt, as the engine of a replica tells."""
@@ -163,10 +180,10 @@ class ReplicaSet(Fleet):
         self._checks.prompt(request)
         return self._send("logits", request, None, 0)[0]
 
-    def use_scheduler(self, scheduler: ComponentConfig) -> None:
-        """Switch to another scheduler, also for replicas that are started later."""
+    def use_scheduler(self, scheduler: ComponentConfig, bounds: QueueBounds | None = None) -> None:
+        """Switch to another scheduler, whose queues have ``bounds``, also for replicas that are started later."""
         with self._changes.lock:
-            self._scheduler = scheduler
+            self._scheduler, self._bounds = scheduler, bounds
             for replica in self._replicas.values():
                 replica.send("scheduler", scheduler)
 

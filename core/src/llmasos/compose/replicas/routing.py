@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from llmasos_hookspecs import Request
@@ -27,6 +27,9 @@ class Backlogs:
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
 
     def __contains__(self, number: int) -> bool:
         return number in self._tokens

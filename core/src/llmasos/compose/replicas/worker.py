@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from llmasos.compose.replicas.spec import versions
 from llmasos.compose.replicas.wire import WireError, pack, unpack
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall
+from llmasos.engine.heap import freeze_heap
 from llmasos.engine.step_meter import Listeners
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos.engine.wakeups import Wake
@@ -217,9 +217,7 @@ class Worker:
                     "out its replicas and its placement."
                 )
             self._host.tracked.pinned = True
-            # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
-            gc.collect()
-            gc.freeze()
+            freeze_heap()
             loop = running.loop
             self._tell("ready", running.info, running.need, running.loader, loop.context_length, loop.usage().kv_capacity, os.getpid())
 
