@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes on the loopback interface of this machine."""
+"""A Ray cluster of three nodes on the loopback interface of this machine, one of which counts as another machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 import attrs
 import pytest
+
+#: The node that has an address of its own, at which seats can listen: those on it are reached by calls of Ray, unless they are told to use
+#: a socket.
+ELSEWHERE, ADDRESS = "node-2", "127.0.0.2"
 
 
 @attrs.define
@@ -26,7 +30,13 @@ class Nodes:
 
     def add(self, name: str, cpus: int = 2) -> None:
         self.workers[name] = self.cluster.add_node(
-            wait=False, num_cpus=cpus, node_name=name, object_store_memory=80 << 20, memory=1 << 30, include_log_monitor=False
+            wait=False,
+            num_cpus=cpus,
+            resources={name: 1},  # for seats that must run on this node
+            node_name=name,
+            object_store_memory=80 << 20,
+            memory=1 << 30,
+            include_log_monitor=False,
         )
 
     def raylet(self, name: str) -> int:
@@ -38,6 +48,13 @@ class Nodes:
     def remove(self, name: str) -> None:
         """The node's processes are killed."""
         self.cluster.remove_node(self.workers.pop(name), allow_graceful=False)
+
+
+def address_of(node: str) -> str:
+    """As ``cluster.address_of``; Ray itself would listen on every interface for a node that has another address than 127.0.0.1."""
+    import ray
+
+    return ADDRESS if any(each["NodeID"] == node and each["NodeName"] == ELSEWHERE for each in ray.nodes()) else "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +78,7 @@ def nodes() -> Iterator[Nodes]:
             for name in ("node-1", "node-2"):
                 made.add(name)
             cluster.wait_for_nodes()
+            patch.setattr("llmasos_placement_ray.cluster.address_of", address_of)
             yield made
         finally:
             import ray

@@ -163,6 +163,19 @@ def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
     return made
 
 
+def own_address() -> str:
+    """The address, on the cluster's network, of the machine that this process runs on."""
+    return address_of(ray.get_runtime_context().get_node_id())
+
+
+def address_of(node: str) -> str:
+    """The address of a node on the cluster's network, by Ray's id of it. Raises ``ConnectionError`` where Ray knows no such node."""
+    for each in ray.nodes():
+        if each["NodeID"] == node:
+            return str(each["NodeManagerAddress"])
+    raise ConnectionError(f"the node {node[:8]} is gone")
+
+
 def _name(node: Mapping[str, Any]) -> str:
     """The name that its owner gave it; else that of the machine and a part of Ray's id. It stays the same whatever other nodes come and go,
     also those that were there before under the same name."""

@@ -10,6 +10,7 @@ import attrs
 from llmasos_hookspecs import ConfigError
 
 _POSITIVE: Final = attrs.validators.gt(0.0)
+_CHANNELS: Final = ("auto", "ray", "socket")
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +35,15 @@ class Options:
     )
     resources: Mapping[str, float] = attrs.field(
         factory=dict, metadata={"help": 'Further resources that a seat takes, by Ray\'s names, such as {GPU = 1} or {"zone-a" = 0.01}.'}
+    )
+    channel: str = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(_CHANNELS),
+        metadata={
+            "help": 'How messages travel: "ray", by calls of Ray; "socket", by a connection of their own, not encrypted; "auto", by such '
+            "a connection to seats on this machine and by Ray to others.",
+            "choices": _CHANNELS,
+        },
     )
     start_timeout: float = attrs.field(
         default=120.0, validator=_POSITIVE, metadata={"help": "Seconds after which a seat that found no room on any node is given up."}

@@ -18,6 +18,8 @@ from llmasos_placement_ray.seat import RaySeat
 
 #: What a seat takes that needs no CPU: no node without any, which is no host, gets it.
 _LEAST_CPU: Final = 0.001
+#: Where seats on this machine listen.
+_LOOPBACK: Final = "127.0.0.1"
 
 
 class RayPlacement:
@@ -66,6 +68,7 @@ class RayPlacement:
                 start_timeout=self._options.start_timeout,
                 silence=self._options.silence,
                 node_name=_node_name,
+                listens_at=lambda node: listens_at(self._options.channel, cluster.own_address(), cluster.address_of(node)),
                 no_room=lambda: _no_room(needs),
                 on_message=on_message,
                 on_end=on_end,
@@ -91,6 +94,16 @@ class RayPlacement:
         """What a seat takes of its node, by Ray's names."""
         own = {"CPU": spec.cpus if self._options.cpus is None else self._options.cpus, "memory": spec.memory or 0, "GPU": spec.accelerators}
         return {key: amount for key, amount in {**own, **self._options.resources}.items() if amount}
+
+
+def listens_at(channel: str, here: str, there: str) -> str | None:
+    """Where a seat on the machine with the address ``there`` listens for its connection; None: messages travel by calls of Ray.
+
+    ``channel`` is that of the options, and ``here`` the address of this machine.
+    """
+    if channel == "ray" or (channel == "auto" and there != here):
+        return None
+    return _LOOPBACK if there == here else there
 
 
 def _fits(needs: Mapping[str, float], there: Mapping[str, float]) -> bool:
