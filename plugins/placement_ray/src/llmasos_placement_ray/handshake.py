@@ -63,12 +63,13 @@ class Listener:
         for."""
         try:
             while True:
-                either: list[Any] = [self._socket, *self._strangers]
-                for ready in wait(either):
-                    if ready is self._socket:
+                sources: list[Any] = [self._socket, *self._strangers]
+                ready: list[Any] = wait(sources)
+                for each in ready:
+                    if each is self._socket:
                         self._welcome()
-                    elif ready in self._strangers and self._is_known(ready):
-                        return _unhindered(ready.connection)
+                    elif each in self._strangers and self._is_known(each):  # else its place was given to another one
+                        return _unhindered(each.connection)
         finally:
             self.close()
 
