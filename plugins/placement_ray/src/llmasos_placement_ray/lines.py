@@ -25,7 +25,7 @@ class Line(Protocol):
 
         Raises:
             TimeoutError: the seat gave no sign of life.
-            EOFError, OSError, RayError: the connection was closed, or broke.
+            EOFError, OSError, RayError: the connection was closed by either side, or broke.
         """
         ...
 
@@ -56,6 +56,8 @@ class CallLine:
     def deliver(self, on_message: Callable[[bytes], None]) -> str:
         while True:
             end, *messages = ray.get(self._take.remote(BEAT_SECONDS), timeout=BEAT_SECONDS + self._silence)
+            if self._closed.is_set():
+                raise EOFError("it was closed")
             for message in messages:
                 on_message(message)
             if end != RUNNING:
@@ -90,7 +92,7 @@ class SocketLine:
             while True:
                 kind, content = self._frames.receive()
                 if self._closed:
-                    raise EOFError
+                    raise EOFError("it was closed")
                 if kind == MESSAGE:
                     on_message(content)
                 elif kind == END:
