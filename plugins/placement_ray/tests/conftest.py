@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -13,6 +15,7 @@ import pytest
 #: The node that has an address of its own, at which seats can listen: those on it are reached by calls of Ray, unless they are told to use
 #: a socket.
 ELSEWHERE, ADDRESS = "node-2", "127.0.0.2"
+PATIENCE = 300.0  # seconds until all nodes of the cluster know each other
 
 
 @attrs.define
@@ -70,6 +73,8 @@ def nodes() -> Iterator[Nodes]:
         from ray.cluster_utils import Cluster
 
         patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)  # so that all listen on the loopback interface alone
+        slow = SimpleNamespace(**vars(time) | {"monotonic": lambda: time.monotonic() / 10})
+        patch.setattr("ray._private.node.time", slow)  # Ray gives a process 30 seconds to start: too few on a busy machine
         head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "node_name": "head", "temp_dir": folder}
         cluster = Cluster(initialize_head=True, head_node_args={**head, "include_log_monitor": False})
         try:
@@ -77,7 +82,7 @@ def nodes() -> Iterator[Nodes]:
             made = Nodes(cluster, cluster.address)
             for name in ("node-1", "node-2"):
                 made.add(name)
-            cluster.wait_for_nodes()
+            cluster.wait_for_nodes(PATIENCE)
             patch.setattr("llmasos_placement_ray.cluster.address_of", address_of)
             yield made
         finally:

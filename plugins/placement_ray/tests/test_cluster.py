@@ -232,7 +232,7 @@ def test_a_node_that_is_killed_takes_only_what_it_had_begun_with_it(model: llmas
 def test_a_node_that_is_paused_is_fenced(model: llmasos.LanguageModel, nodes: Nodes) -> None:
     """It counts as lost; what its seat says when it wakes reaches nobody, and the seat is ended."""
     nodes.add("node-3")
-    nodes.cluster.wait_for_nodes()
+    nodes.cluster.wait_for_nodes(SECONDS)
     victim = replicas(model)[0]
     seat, raylet = psutil.Process(victim["pid"]), psutil.Process(nodes.raylet(node_of(victim)))
 
