@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trustme
@@ -210,6 +211,15 @@ def test_a_log_that_cannot_be_written_to_is_refused_and_a_slow_one_loses_lines_a
     assert found[0] == {"time": "1970-01-01T00:00:00.000Z", "id": "1", "method": "GET", "route": "/", "status": 200, "seconds": 0.5}
 
 
+def test_an_access_log_goes_to_standard_error(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the process, also where ``sys.stderr`` is something else."""
+    monkeypatch.setattr("sys.stderr", None)
+    log = AccessLog("-")
+    log(HANDLED)
+    log.close()
+    assert [json.loads(line)["id"] for line in capfd.readouterr().err.splitlines()] == ["1"]
+
+
 def test_an_access_log_may_be_renamed_while_it_is_written_to(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = AccessLog(str(path))
@@ -234,6 +244,14 @@ def test_a_full_disk_loses_lines_of_the_access_log_and_is_told_once(
     log.close()
     assert len(lines(path)) == 2
     assert [record.getMessage() for record in caplog.records] == [f"The access log {path} cannot be written, and lines are lost: full."] * 2
+
+
+def test_a_line_that_is_no_text_is_lost_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AccessLog(str(tmp_path / "log"))
+    log(attrs.evolve(HANDLED, facts=Facts(tenant="\udcff")))
+    log(HANDLED)
+    log.close()
+    assert len(lines(tmp_path / "log")) == len(caplog.records) == 1
 
 
 def _full() -> bool:

@@ -36,6 +36,12 @@ class NamedAccess:
 
     label: str
     access: Access
+    #: Looked for once: to ask whether an object has a protocol's methods takes longer than most access controls take to answer.
+    _prompt: PromptAccess | None = attrs.field(init=False)
+
+    @_prompt.default
+    def _if_prompt(self) -> PromptAccess | None:
+        return self.access if isinstance(self.access, PromptAccess) else None
 
     @property
     def is_open(self) -> bool:
@@ -59,10 +65,10 @@ class NamedAccess:
 
     def recognise(self, credentials: Credentials) -> Principal | None:
         """The client, where the access control knows it without waiting."""
-        if not isinstance(self.access, PromptAccess):
+        if self._prompt is None:
             return None
         with crossing(self.label, "recognise"):
-            found: Any = self.access.recognise(credentials)
+            found: Any = self._prompt.recognise(credentials)
         if not isinstance(found, Principal | None):
             raise PluginError(f"The {self.label} returned {kind_of(found)} from recognise, and it must be a Principal or None.")
         return found

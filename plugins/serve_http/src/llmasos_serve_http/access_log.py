@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import queue
-import sys
 import threading
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, cast
@@ -25,6 +24,8 @@ _log = logging.getLogger("llmasos.serve_http")
 _MOST: Final = 10_000
 #: Seconds that closing waits for them.
 _CLOSE_SECONDS: Final = 2.0
+#: The process's standard error, whatever ``sys.stderr`` is: in a notebook it has no bytes.
+_STDERR: Final = 2
 _FACTS: Final = tuple(field.name for field in attrs.fields(Facts))
 
 
@@ -34,7 +35,7 @@ class AccessLog:
     def __init__(self, target: str) -> None:
         """``target``: a file, or ``-`` for standard error. Raises ``ConfigError`` where the file cannot be opened."""
         try:
-            self._file = sys.stderr.buffer if target == "-" else _Renamed(target)
+            self._file = io.FileIO(_STDERR, "w", closefd=False) if target == "-" else _Renamed(target)
         except OSError as error:
             raise ConfigError(f"The access log {target} cannot be written ({error.strerror}); choose another access_log.") from error
         self._target = target
@@ -71,7 +72,7 @@ class AccessLog:
             handled, lost = waiting
             try:
                 logger.info(None, handled=handled, lost=lost)
-            except OSError as error:  # the disk may be full, and have room later
+            except (OSError, orjson.JSONEncodeError) as error:  # a full disk may have room later, and one name be no Unicode text
                 if not failed:
                     _log.warning("The access log %s cannot be written, and lines are lost: %s", self._target, error)
                 failed = True
