@@ -46,6 +46,7 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx int8": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "int8"}}),
     "onnx fp32": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "fp32"}}),
     "torch auto": ("llmasos_engine", {"loader": {"use": "torch"}}),
+    "torch auto, PyTorch alone": ("llmasos_engine", {"loader": {"use": "torch", "kernels": "torch"}}),
     "torch int8": ("llmasos_engine", {"loader": {"use": "torch", "dtype": "int8"}}),
     "torch bf16": ("llmasos_engine", {"loader": {"use": "torch", "dtype": "bfloat16"}}),
     "torch fp32": ("llmasos_engine", {"loader": {"use": "torch", "dtype": "float32"}}),

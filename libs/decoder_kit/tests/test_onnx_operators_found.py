@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmasos_decoder_kit import onnx_operators
+from llmasos_decoder_kit import installed
 from llmasos_decoder_kit.onnx_operators import GROUP, OnnxOperators, PackedLinear, find_operators
 from llmasos_hookspecs import ConfigError, PluginError
 
@@ -39,7 +39,7 @@ class Broken(Fast):
 def install(monkeypatch: pytest.MonkeyPatch, **classes: type[OnnxOperators]) -> None:
     points = [EntryPoint(name, f"{__name__}:{found.__name__}", GROUP) for name, found in classes.items()]
     monkeypatch.setattr(EntryPoint, "load", lambda point: globals()[point.attr])
-    monkeypatch.setattr(onnx_operators.metadata, "entry_points", lambda group: points if group == GROUP else [])
+    monkeypatch.setattr(installed.metadata, "entry_points", lambda group: points if group == GROUP else [])
 
 
 def test_auto_takes_the_first_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:

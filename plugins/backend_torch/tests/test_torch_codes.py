@@ -1,4 +1,5 @@
-"""Codes of every width, group and form give the logits of the weights they stand for, on the precision that ``auto`` takes."""
+"""Codes of every width, group and form give the logits of the weights they stand for, on the precision that ``auto`` takes, by
+torch's own kernels."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def engine_of(tmp_path: Path) -> Iterator[Any]:
 
     def make(checkpoint: TinyCheckpoint, **options: Any) -> Engine:
         context = SandboxContext(root=tmp_path, limits=EngineLimits(threads=1, max_sequences=4, context_length=96))
-        engines.append(load(checkpoint, Options(device="cpu", **options), context))
+        engines.append(load(checkpoint, Options(device="cpu", kernels="torch", **options), context))
         return engines[-1]
 
     yield make

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
+
 from llmasos_hookspecs.testing import EncoderConformance
 from llmasos_hookspecs.testing.encoder_decoder import EncoderDecoderConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
@@ -11,6 +13,15 @@ from llmasos_hookspecs.testing.loader import LoaderConformance
 
 class TestConformance(LoaderConformance):
     module = "llmasos_backend_torch"
+
+
+@pytest.mark.long
+class TestOwnKernels(LoaderConformance):
+    """Without the kernels of other packages."""
+
+    module = "llmasos_backend_torch"
+    options: ClassVar[dict[str, Any]] = {"kernels": "torch"}
+    cases = ("llama-q4-minimums",)
 
 
 class TestEncoderDecoders(EncoderDecoderConformance):

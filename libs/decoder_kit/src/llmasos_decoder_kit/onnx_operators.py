@@ -9,7 +9,6 @@ neither knows the other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,7 +16,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import ConfigError, PluginError, QuantizedTensor
+from llmasos_decoder_kit.installed import find_installed
+from llmasos_hookspecs import QuantizedTensor
 
 #: The group of entry points.
 GROUP: Final = "llmasos.onnx_operators"
@@ -107,26 +107,5 @@ def find_operators(wanted: str) -> OnnxOperators | None:
         ConfigError: none of that name are installed, or an environment variable asks for what the machine does not have.
         PluginError: they cannot be imported.
     """
-    points = {point.name: point for point in metadata.entry_points(group=GROUP)}
-    if wanted != "auto":
-        if wanted not in points:
-            known = ", ".join(sorted(points)) or "none are"
-            raise ConfigError(
-                f'kernels is "{wanted}", and no installed package offers operators of that name (installed: {known}); '
-                f"pip install llmasos-kernels-{wanted.partition('_')[0]}, or leave it at 'auto'.",
-                "loader.kernels",
-            )
-        return _made(points[wanted])
-    for name in sorted(points):
-        operators = _made(points[name])
-        if operators.refusal() is None:
-            return operators
-    return None
-
-
-def _made(point: metadata.EntryPoint) -> OnnxOperators:
-    try:
-        made: OnnxOperators = point.load()()
-    except Exception as error:
-        raise PluginError(f'The operators "{point.name}" of {point.value} cannot be loaded: {error}; install it again.') from error
-    return made
+    found: OnnxOperators | None = find_installed(GROUP, wanted)
+    return found

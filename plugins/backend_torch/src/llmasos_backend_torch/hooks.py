@@ -51,4 +51,4 @@ def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> 
 def llmasos_predict(checkpoint: Checkpoint, options: Options, context: Context) -> MemoryEstimate | None:
     from llmasos_backend_torch.memory import predict
 
-    return predict(checkpoint, options, context.limits)
+    return predict(checkpoint, options, context.limits, adapted=bool(context.adapters))

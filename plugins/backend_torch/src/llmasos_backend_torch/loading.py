@@ -133,14 +133,21 @@ def check_fused(checkpoint: Checkpoint) -> None:
 
 
 def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> TorchEngine:
-    from llmasos_backend_torch.llama import load_llama
+    from llmasos_backend_torch.installed import InstalledDecoder, installed_kernels, load_installed
+    from llmasos_backend_torch.llama import LlamaDecoder, load_llama
 
     check_tensors(checkpoint)
     decoder = checkpoint.decoder
     positions = min(decoder.context_length, context.limits.context_length or decoder.context_length)
     adapters = AdapterSet(context.adapters, precision)
-    with context.progress("Loading weights", decoder.num_layers, "layers") as progress:
-        model = load_llama(checkpoint, precision, positions, progress.advance, adapters)
+    kernels = None if adapters else installed_kernels(options, precision)
+    model: LlamaDecoder | InstalledDecoder | None = None
+    if kernels is not None:
+        with context.progress("Packing weights", decoder.num_layers, "layers") as progress:
+            model = load_installed(checkpoint, precision, positions, kernels, progress.advance)
+    if model is None:
+        with context.progress("Loading weights", decoder.num_layers, "layers") as progress:
+            model = load_llama(checkpoint, precision, positions, progress.advance, adapters)
     info = engine_info(
         precision,
         context.limits,
@@ -157,7 +164,7 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
         notes=(*info.notes, *unread_note(checkpoint)),
     )
     # A captured program has its layers without adapters.
-    if adapters or (not options.compile and precision.device.type != "cuda"):
+    if isinstance(model, InstalledDecoder) or adapters or (not options.compile and precision.device.type != "cuda"):
         return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
     from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph, or_plain
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from llmasos_backend_torch import quantized
+from llmasos_backend_torch.installed import installed_attention, installed_kernels, installed_layer
 from llmasos_backend_torch.linear import PackedLinear
 from llmasos_backend_torch.loading import check_fused, encodes
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
+from llmasos_decoder_kit.cpu_kernels import CpuKernels
 from llmasos_hookspecs import Checkpoint, EngineLimits, MemoryEstimate, QuantizedTensor, Tensor, UnsupportedModel
 
+#: Rows of a head that tell what the others take.
+_ROWS: Final = 64
 
-def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> MemoryEstimate | None:
+
+def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits, *, adapted: bool = False) -> MemoryEstimate | None:
     """Predict the memory of the fused forward, assuming that all layers are like the first; None for models that it does not support.
+    ``adapted``: with adapters, whose own memory is not counted.
 
     Raises ``ConfigError`` if the options cannot be met.
     """
@@ -24,7 +31,30 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
     except UnsupportedModel:
         return None
     config, precision = checkpoint.decoder, choose_precision(checkpoint, options, memory=limits.memory)
-    element = precision.compute.itemsize
+    kernels = None if adapted else installed_kernels(options, precision)
+    weights = None if kernels is None else _installed_bytes(checkpoint, precision, kernels)
+    if weights is None:
+        weights = _fused_bytes(checkpoint, precision)
+    return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * precision.compute.itemsize)
+
+
+def _installed_bytes(checkpoint: Checkpoint, precision: Precision, kernels: CpuKernels) -> int | None:
+    """Bytes of all weights over installed kernels; None where they do not take the model."""
+    config = checkpoint.decoder
+    layer = installed_layer(checkpoint, kernels, 0) if installed_attention(config, kernels, 1) is not None else None
+    if layer is None:
+        return None
+    head = checkpoint.tensor("model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight")
+    some = kernels.linear([head.take_rows(slice(_ROWS))], threads=1) if isinstance(head, QuantizedTensor) else None
+    whole = (
+        _matrix_bytes(precision, [head], head=True) if some is None else some.nbytes * config.vocab_size // min(_ROWS, config.vocab_size)
+    )
+    return config.num_layers * layer.nbytes + whole + precision.compute.itemsize * config.hidden_size * (config.vocab_size + 1)
+
+
+def _fused_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
+    """Bytes of all weights over torch's own kernels."""
+    config, element = checkpoint.decoder, precision.compute.itemsize
     layer, table = "model.layers.0.", config.vocab_size * config.hidden_size
     attention, mlp = layer + "self_attn.", layer + "mlp."
     groups = [
@@ -40,8 +70,7 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
     if not (config.tie_embeddings and precision.shares_embedding):
         head = checkpoint.tensor("model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight")
         weights += _matrix_bytes(precision, [head], head=True)
-    weights += element * sum(shape[0] for shape in config.tensor_shapes().values() if len(shape) == 1)
-    return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * element)
+    return weights + element * sum(shape[0] for shape in config.tensor_shapes().values() if len(shape) == 1)
 
 
 def _matrix_bytes(precision: Precision, parts: list[Tensor], *, head: bool) -> int:

@@ -63,6 +63,14 @@ class Options(EncoderOptions):
             "choices": _IMPLEMENTATIONS,
         },
     )
+    kernels: str = attrs.field(
+        default="auto",
+        validator=attrs.validators.matches_re("[a-z][a-z0-9_]*"),
+        metadata={
+            "help": "What computes 4-bit layers of the Llama family where dtype is auto: auto takes installed kernels that are faster on "
+            "this CPU (llmasos-kernels-cpu), torch only PyTorch's own, any other name the installed ones of that name."
+        },
+    )
     packed_copy: bool = attrs.field(
         default=True,
         metadata={

@@ -82,6 +82,14 @@ def chosen() -> str:
     return str(found.decode())
 
 
+def refusal() -> str | None:
+    """Why the library is not faster than what frameworks have for every processor, as the end of a sentence; None if it is.
+
+    Raises ``ConfigError`` as ``chosen`` does.
+    """
+    return "this processor has none of the instruction sets that they are faster with" if chosen() == "scalar" else None
+
+
 def packed_bytes(shape: Shape) -> int:
     """Bytes of a packed matrix."""
     return int(_library().llmasos_kernels_bytes(NativeShape.of(shape)))
@@ -98,6 +106,40 @@ class Norm:
 
     gamma: Floats
     epsilon: float
+
+
+class Product:
+    """A packed matrix with all that its product has but the input; see ``multiply`` for its arguments.
+
+    Attributes:
+        nbytes: of the matrix, the bias and the norm.
+    """
+
+    def __init__(
+        self,
+        matrix: PackedMatrix,
+        bias: Floats | None = None,
+        norm: Norm | None = None,
+        *,
+        gated: bool = False,
+        precision: Precision = "int8",
+        name: str | None = None,
+        threads: int = 1,
+    ) -> None:
+        shape = matrix.shape
+        bias = _floats("bias", bias, (shape.rows,))
+        gamma = _floats("gamma", None if norm is None else norm.gamma, (shape.columns,))
+        self.nbytes = matrix.data.nbytes + sum(array.nbytes for array in (bias, gamma) if array is not None)
+        self._kept = (matrix, bias, gamma)  # their memory is that of the addresses
+        self._call = _library().llmasos_kernels_multiply
+        data = matrix.data
+        self._matrix = (_named(name), PRECISIONS.index(precision), NativeShape.of(shape), data.ctypes.data, data.nbytes, _address(bias))
+        self._norm = (_address(gamma), 0.0 if norm is None else norm.epsilon)
+        self._gated, self._threads = gated, threads
+
+    def __call__(self, count: int, x: int, out: int, *, addend: int = 0, total: int = 0) -> None:
+        """The product of ``count`` rows; see ``CpuLinear``. Addresses of contiguous float32 memory."""
+        _checked(self._call(*self._matrix, x, addend or None, *self._norm, total or None, self._gated, count, self._threads, out))
 
 
 def multiply(
@@ -137,31 +179,12 @@ def prepare(
     x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != shape.columns:
         raise ValueError(f"x has the shape {x.shape}; the matrix has {shape.columns} columns.")
-    bias = _floats("bias", bias, (shape.rows,))
     addend = _floats("addend", addend, x.shape)
-    gamma = _floats("gamma", None if norm is None else norm.gamma, (shape.columns,))
     output = np.empty((len(x), shape.rows // 2 if gated else shape.rows), dtype=np.float32)
-    arguments = (
-        _named(name),
-        PRECISIONS.index(precision),
-        NativeShape.of(shape),
-        matrix.data.ctypes.data,
-        matrix.data.nbytes,
-        _address(bias),
-        x.ctypes.data,
-        _address(addend),
-        _address(gamma),
-        0.0 if norm is None else norm.epsilon,
-        None,
-        gated,
-        len(x),
-        threads,
-        output.ctypes.data,
-    )
-    function, alive = _library().llmasos_kernels_multiply, (matrix, bias, x, addend, gamma)
+    product = Product(matrix, bias, norm, gated=gated, precision=precision, name=name, threads=threads)
 
-    def compute(_alive: object = alive) -> Floats:
-        _checked(function(*arguments))
+    def compute() -> Floats:
+        product(len(x), x.ctypes.data, output.ctypes.data, addend=_address(addend) or 0)
         return output
 
     return compute
@@ -187,6 +210,23 @@ class Attention:
     rotations: tuple[Floats, Floats] | None = None
 
 
+class Attending:
+    """Attention of heads of ``width``, with all but what it attends to; see ``attend`` for the other arguments."""
+
+    def __init__(self, attention: Attention, width: int, *, name: str | None = None, threads: int = 1) -> None:
+        tables = [_floats("rotations", table, (len(table), width // 2)) for table in attention.rotations or ()] or [None, None]
+        self._kept = tables  # their memory is that of the addresses
+        self._call = _library().llmasos_kernels_attend
+        form = (attention.heads, attention.kv_heads, width, attention.window, attention.scale, attention.softcap)
+        self._form = (_named(name), *form)
+        self._tables = [_address(table) for table in tables]
+        self._threads = threads
+
+    def __call__(self, count: int, states: int, places: int, keys: int, values: int, length: int, out: int) -> None:
+        """Attention of ``count`` tokens; see ``CpuAttention``. Addresses of contiguous memory."""
+        _checked(self._call(*self._form, states, places, count, *self._tables, keys, values, length, self._threads, out))
+
+
 def attend(
     attention: Attention, states: Floats, places: Integers, keys: Floats, values: Floats, *, name: str | None = None, threads: int = 1
 ) -> Floats:
@@ -205,28 +245,11 @@ def attend(
         raise ValueError("keys and values are no contiguous float32 arrays of one shape.")
     if len(places) and places[:, 0].max() >= sequences:
         raise ValueError(f"places name the sequence {places[:, 0].max()} of {sequences}.")
-    tables = [_floats("rotations", table, (length, width // 2)) for table in attention.rotations or (None, None)]
+    for table in attention.rotations or ():
+        _floats("rotations", table, (length, width // 2))
     output = np.empty((len(places), attention.heads * width), dtype=np.float32)
-    _checked(
-        _library().llmasos_kernels_attend(
-            _named(name),
-            attention.heads,
-            kv_heads,
-            width,
-            attention.window,
-            attention.scale,
-            attention.softcap,
-            states.ctypes.data,
-            places.ctypes.data,
-            len(places),
-            *map(_address, tables),
-            keys.ctypes.data,
-            values.ctypes.data,
-            length,
-            threads,
-            output.ctypes.data,
-        )
-    )
+    given = (states.ctypes.data, places.ctypes.data, keys.ctypes.data, values.ctypes.data)
+    Attending(attention, width, name=name, threads=threads)(len(places), *given, length, output.ctypes.data)
     return output
 
 

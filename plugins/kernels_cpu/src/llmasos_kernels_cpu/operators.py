@@ -29,9 +29,7 @@ class CpuOperators:
         return library.PATH
 
     def refusal(self) -> str | None:
-        """Plain C++ is slower than what ONNX Runtime has for every processor."""
-        chosen = library.chosen()
-        return "this processor has none of the instruction sets that they are faster with" if chosen == "scalar" else None
+        return library.refusal()
 
     def linear(self, tensors: Sequence[QuantizedTensor]) -> PackedLinear | None:
         matrix = pack(tensors)
