@@ -14,9 +14,9 @@ from llmasos_backend_torch import Options
 from llmasos_backend_torch.installed import InstalledDecoder
 from llmasos_backend_torch.loading import load
 from llmasos_backend_torch.memory import predict
-from llmasos_hookspecs import Checkpoint, ConfigError, Engine, EngineLimits, Row
+from llmasos_hookspecs import Checkpoint, ConfigError, EngineLimits, Row
 from llmasos_hookspecs.reference import ReferenceDecoder
-from llmasos_hookspecs.testing import quantize, tiny_checkpoint
+from llmasos_hookspecs.testing import TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 from llmasos_kernels_cpu import library
 
@@ -27,16 +27,18 @@ LIMITS = EngineLimits(threads=1, max_sequences=4, context_length=64)
 Start = Callable[..., Any]
 
 
-def coded(case: str) -> Checkpoint:
+def coded(case: str) -> TinyCheckpoint:
     """A tiny decoder whose layers are in 4 bits with minimums; embedding and head stay float32."""
     base = tiny_checkpoint(case)
-    tensors = {name: quantize(tensor, 4, 32, "minimums") if "proj.weight" in name else tensor for name, tensor in base.tensors.items()}
+    tensors = {
+        name: quantize(np.asarray(tensor), 4, 32, "minimums") if "proj.weight" in name else tensor for name, tensor in base.tensors.items()
+    }
     return attrs.evolve(base, tensors=tensors)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    engines: list[Engine] = []
+    engines: list[Any] = []
 
     def started(checkpoint: Checkpoint, **options: Any) -> Any:
         engines.append(load(checkpoint, Options(device="cpu", **options), SandboxContext(root=tmp_path, limits=LIMITS)))
@@ -111,7 +113,7 @@ def test_what_they_do_not_take_is_computed_by_torch(start: Start) -> None:
     base = coded("llama")
     floats = {name: tensor for name, tensor in tiny_checkpoint("llama").tensors.items() if "layers.1.mlp.down" in name}
     assert floats
-    assert not is_installed(start(attrs.evolve(base, tensors={**base.tensors, **floats})))  # type: ignore[attr-defined]  # a tiny one
+    assert not is_installed(start(attrs.evolve(base, tensors={**base.tensors, **floats})))
 
 
 def test_unknown_kernels_are_refused(start: Start) -> None:

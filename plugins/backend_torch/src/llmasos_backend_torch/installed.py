@@ -39,8 +39,7 @@ class InstalledLayer:
 
 
 class InstalledDecoder:
-    """A decoder of the Llama family; see ``engine.Decoder``. A token's logits have the same bits in any batch up to its last product, the
-    head's."""
+    """A decoder of the Llama family; see ``engine.Decoder``. Where the kernels take the head too, a token is the same in any batch."""
 
     separate_rows = False
 
@@ -86,6 +85,7 @@ class InstalledDecoder:
         states, attended = first.new_empty(count, q_width + 2 * config.kv_width), first.new_empty(count, q_width)
         inner, added, second = first.new_empty(count, config.intermediate_size), torch.empty_like(first), torch.empty_like(first)
         places = _places(plan)
+        # Of a layer: what it begins with, the same with what attention adds, and what is still to be added.
         x, y, more = first.data_ptr(), second.data_ptr(), added.data_ptr()
         for index, layer in enumerate(self._layers):
             if index:
