@@ -39,7 +39,7 @@ test-long: $(VENV)/test.stamp
 # Fetches an ARM64 Python and qemu by apt into .venv/arm, and a compiler for ARM64 (ziglang); some minutes, and longer the first time.
 test-arm: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt ziglang
-	$(BIN)/python -m pytest -m arm $(or $(ARGS),tests/test_arm.py plugins/kernels_cpu/tests/test_random_shapes.py)
+	$(BIN)/python -m pytest -m arm $(or $(ARGS),tests/test_arm.py plugins/kernels_cpu/tests/test_random_shapes.py plugins/kernels_cpu/tests/test_wheels.py)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp

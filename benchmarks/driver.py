@@ -62,8 +62,12 @@ class ArrivalDriver(RequestDriver, Protocol):
         ...
 
 
+class EngineEnded(Exception):
+    """An engine's process has ended; it has printed why."""
+
+
 class EngineProcess:
-    """A driver in a process of its own."""
+    """A driver in a process of its own, which raises ``EngineEnded`` where that ends."""
 
     def __init__(self, module: str, options: dict[str, Any], workload: Workload) -> None:
         self._process = subprocess.Popen(
@@ -94,7 +98,7 @@ class EngineProcess:
         for line in self._process.stdout:
             if line.startswith("answer "):
                 return json.loads(line.removeprefix("answer "))
-        raise RuntimeError(f"The engine's process ended with {self._process.wait()} while it was asked for {what}.")
+        raise EngineEnded(f"The engine's process ended with {self._process.wait()} while it was asked for {what}.")
 
 
 def _serve(module: str) -> None:

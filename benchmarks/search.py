@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.driver import EngineProcess
+from benchmarks.driver import EngineEnded, EngineProcess
 from benchmarks.intervals import ratio
 from benchmarks.peers import PEERS
 from benchmarks.workload import NEW_TOKENS, PROMPT_TOKENS, Workload
@@ -22,7 +23,10 @@ def search(workload: Workload, peers: Sequence[str], rounds: int, batches: Seque
         kept = known[module]["settings"]
         print(f"{module}, against {json.dumps(kept)}:", flush=True)
         for key, value in others(known[module]):
-            worth = _worth(workload, module, (kept, {**kept, key: value}), rounds, batches)
+            try:
+                worth = _worth(workload, module, (kept, {**kept, key: value}), rounds, batches)
+            except EngineEnded as error:  # a setting that it refuses on this machine
+                worth = f"not measured. {error}"
             print(f"  {key} = {json.dumps(value)}: {worth}", flush=True)
 
 
@@ -34,17 +38,17 @@ def others(peer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _worth(workload: Workload, module: str, settings: tuple[dict[str, Any], dict[str, Any]], rounds: int, batches: Sequence[int]) -> str:
     """The second settings' speeds over those of the first."""
-    processes = [EngineProcess(f"benchmarks.engines.{module}", options, workload) for options in settings]
     speeds: tuple[Speeds, Speeds] = ({}, {})
-    try:
+    with contextlib.ExitStack() as opened:
+        processes = [
+            opened.enter_context(contextlib.closing(EngineProcess(f"benchmarks.engines.{module}", options, workload)))
+            for options in settings
+        ]
         for number in range(rounds + 1):
             for place in (0, 1) if number % 2 else (1, 0):
                 for name, speed in _speeds(processes[place], workload, number, batches).items():
                     if number:
                         speeds[place].setdefault(name, []).append(speed)
-    finally:
-        for process in processes:
-            process.close()
     return ", ".join(f"{name} {ratio(speeds[1][name], speeds[0][name]).shown('.2f')} x" for name in speeds[0])
 
 

@@ -8,9 +8,12 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from benchmarks import growth
+from benchmarks import growth, search
+from benchmarks.driver import EngineEnded
 from benchmarks.figures import Figures, ratios, table
 from benchmarks.growth import Curve, exponent
 from benchmarks.intervals import interval, ratio
@@ -127,6 +130,38 @@ def test_a_search_tries_what_is_not_set() -> None:
     """Each value of each setting but the one that the peer runs with; an empty table is what it runs with where nothing is set."""
     peer = {"settings": {"threads": 2}, "tried": {"threads": [1, 2, 4], "properties": [{}, {"A": 1}]}}
     assert list(others(peer)) == [("threads", 1), ("threads", 4), ("properties", {"A": 1})]
+
+
+def test_a_search_goes_on_behind_a_setting_that_an_engine_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so of that one; every process that was started is ended."""
+    opened: list[Any] = []
+
+    class Process:
+        def __init__(self, _module: str, options: dict[str, Any], _workload: object) -> None:
+            if options["threads"] == 3:
+                raise EngineEnded("No three.")
+            self.seconds = 8.0 / options["threads"]
+            opened.append(self)
+
+        def ask(self, _what: str, **_: Any) -> float:
+            return self.seconds
+
+        def close(self) -> None:
+            opened.remove(self)
+
+    peers = tmp_path / "peers.toml"
+    peers.write_text("[peer]\nsettings = { threads = 2 }\ntried = { threads = [3, 4] }\n")
+    monkeypatch.setattr(search, "EngineProcess", Process)
+    monkeypatch.setattr(search, "PEERS", peers)
+    search.search(SimpleNamespace(prompts=[[1], [2]]), [], rounds=1, batches=[1])  # type: ignore[arg-type]  # of a workload it reads the prompts
+    assert capsys.readouterr().out.splitlines() == [
+        'peer, against {"threads": 2}:',
+        "  threads = 3: not measured. No three.",
+        "  threads = 4: prefill 2.00 x, batch 1 2.00 x",
+    ]
+    assert opened == []
 
 
 def test_the_drawing_shows_rows_with_a_known_divergence(tmp_path: Path) -> None:
