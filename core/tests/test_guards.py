@@ -19,7 +19,7 @@ from llmasos.compose.workers import Workers
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.wakeups import Wakeups
 from llmasos.system.discovery import Registry
-from llmasos_hookspecs import Allow, Block, Blocked, Generation, LLMasOSError, Passage, PluginError, Replace
+from llmasos_hookspecs import Allow, Block, Blocked, Generation, GuardRecord, LLMasOSError, Passage, PluginError, Replace
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 GUARD = """
@@ -37,6 +37,7 @@ GUARD = """
         at: str = "check"
 
     SEEN = []
+    CONVERSATIONS = []
 
     class Guard:
         def __init__(self, options):
@@ -52,6 +53,7 @@ GUARD = """
 
         def check(self, text, passage):
             SEEN.append((passage.stage, passage.role, passage.tenant, text))
+            CONVERSATIONS.append(passage.conversation)
             if (struck := self.strike("check")) is not None: return struck
             if self.options.find not in text: return Allow()
             if self.options.block: return Block("it is not for you", text.partition(self.options.find)[0])
@@ -168,6 +170,37 @@ def test_prompts_pass_before_they_are_encoded(guarded: Callable[..., Pipeline]) 
     for asked in (pipeline, model):
         with pytest.raises(Blocked, match="result of a tool"):
             asked.check_text("gold", stage="tool_result")
+
+
+def test_all_texts_of_a_request_are_of_one_conversation(guarded: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its messages and its answers, and a call of a tool that belongs to them; never of another request's."""
+    pipeline = guarded({"find": "otter", "put": "cat"}, {"find": "no such text"})
+    module = __import__("sys").modules[type(pipeline.guards._guards[0].guard).__module__]
+    messages = [{"role": "user", "content": "An otter"}, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "And?"}]
+
+    def told(act: Callable[[], object]) -> list[Any]:
+        module.SEEN.clear()
+        module.CONVERSATIONS.clear()
+        act()
+        return list(module.CONVERSATIONS)
+
+    requests = [
+        told(lambda: pipeline.model.chat(messages, **SAMPLING)),
+        told(lambda: pipeline.model.chat(messages, **SAMPLING)),
+        told(lambda: pipeline.model.generate("otters", n=3, **SAMPLING)),
+        told(lambda: pipeline.model.score("the otter", [" is", " was"])),
+        told(lambda: pipeline.model.check_text("otters", stage="tool_call", messages=messages)),
+    ]
+    assert [len(each) for each in requests] == [8, 8, 8, 6, 8]
+    assert [len(set(map(id, each))) for each in requests] == [1] * 5
+    assert len({id(each[0]) for each in requests}) == 5
+    assert None not in {each[0] for each in requests}
+    assert module.SEEN[0][:2] == ("input", "user"), "the messages pass before the call that they led to"
+    assert set(told(lambda: pipeline.model.check_text("otters", stage="tool_call"))) == {None}
+    fired: list[GuardRecord] = []
+    monkeypatch.setattr(pipeline.guards, "_fired", fired.append)
+    pipeline.model.check_text("otters", stage="tool_call", messages=messages)
+    assert [each.stage for each in fired] == ["tool_call"], "messages that pass again are not told again"
 
 
 def test_an_answer_that_is_blocked_ends_there(guarded: Callable[..., Pipeline]) -> None:

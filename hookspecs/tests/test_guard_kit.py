@@ -53,6 +53,19 @@ WRONG = {
         ),
         "test_remembers_nothing",
     ),
+    "keeps for all conversations what one told it": (
+        changed(
+            "scan = Scan(self._options)",
+            "self.told = getattr(self, 'told', 0) + (passage.conversation is not None)\n        scan = Scan(self._options)\n"
+            "        if self.told > 3: return Allow()",
+        ),
+        "test_conversations_are_apart",
+    ),
+    "streams otherwise in a conversation": (
+        changed("    def open(self, passage):\n        return Scan(self._options)",
+                "    def open(self, passage):\n        return Scan(attrs.evolve(self._options, replacement=str(passage.conversation)))"),
+        "test_conversations_are_apart",
+    ),
     "replaces everything": (changed("Allow() if first + last == text else ", ""), "test_takes_every_text"),
     "returns what is no verdict": (changed("Allow() if first + last == text", "True if first + last == text"), "test_takes_every_text"),
     "fails on text that cannot be encoded": (changed("scan = Scan(", "text.encode(); scan = Scan("), "test_takes_every_text"),

@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         STAGES as STAGES,
         Allow as Allow,
         Block as Block,
+        Conversation as Conversation,
         Guard as Guard,
         GuardStream as GuardStream,
         Passage as Passage,
@@ -225,7 +226,7 @@ _MODULES: Final = {
         "ResourceError SourceError UnknownModel UnsupportedModel"
     ),
     "formats": "Exported",
-    "guards": "STAGES Allow Block Guard GuardStream Passage Replace Stage StreamingGuard Verdict",
+    "guards": "STAGES Allow Block Conversation Guard GuardStream Passage Replace Stage StreamingGuard Verdict",
     "kinds": "GROUPS KINDS Kind",
     "markers": "PROJECT hookimpl hookspec",
     "media": "SOURCE Media PlacedMedia media_digest virtual_tokens",

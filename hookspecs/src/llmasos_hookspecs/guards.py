@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Final, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
 
@@ -10,6 +11,27 @@ import attrs
 Stage = Literal["input", "output", "tool_call", "tool_result"]
 #: Every ``Stage``.
 STAGES: Final[tuple[Stage, ...]] = ("input", "output", "tool_call", "tool_result")
+
+T = TypeVar("T")
+
+
+class Conversation:
+    """What guards keep from the texts of a request to its answer: core makes one for each request, has all texts of its prompt pass with it
+    in their order, and then its answers. It is never another request's, and is gone with the request.
+
+    Requests send their messages whole, so what a guard makes of the same messages is the same in each request of a conversation.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[object, Any]] = {}  # with the guard itself, so that no other one gets its id
+
+    def kept(self, guard: object, make: Callable[[], T]) -> T:
+        """What ``guard`` keeps here: what ``make`` returns at the first call. Answers of one request pass at once, each on a thread of its
+        own, so a guard writes to it only while the prompt passes."""
+        if id(guard) not in self._kept:
+            self._kept.setdefault(id(guard), (guard, make()))
+        found: T = self._kept[id(guard)][1]
+        return found
 
 
 @attrs.frozen(kw_only=True)
@@ -20,13 +42,16 @@ class Passage:
         stage: one of ``STAGES``.
         model: name of the model in the pipeline; empty where no model is meant.
         tenant: whose request it is.
-        role: role of the chat message that holds the text; empty for plain prompts and answers.
+        role: role of the chat message that holds the text; empty for plain prompts and answers, and for calls of tools and their results
+            that are in no message yet: such a call goes to its tool, and such a result comes from there.
+        conversation: the request that the text belongs to; None where it is no part of one.
     """
 
     stage: Stage
     model: str = ""
     tenant: str = "default"
     role: str = ""
+    conversation: Conversation | None = None
 
 
 @attrs.frozen
@@ -88,7 +113,7 @@ class Guard(Protocol):
     def stages(self) -> tuple[Stage, ...]: ...
 
     def check(self, text: str, passage: Passage) -> Verdict:
-        """The verdict on a whole text, which depends on nothing but its arguments."""
+        """The verdict on a whole text, which depends on nothing but its arguments and what the guard keeps in ``passage.conversation``."""
         ...
 
 

@@ -174,11 +174,12 @@ class TaskModel(Protocol):
         """
         ...
 
-    def check_text(self, text: str, *, stage: Stage) -> str:
+    def check_text(self, text: str, *, stage: Stage, messages: Sequence[Mapping[str, Any]] = ()) -> str:
         """What the guards let pass of a text that comes from a tool, or goes to one. Raises ``Blocked``.
 
         Prompts and answers pass the guards by themselves. A task that calls a tool asks them about the arguments (``tool_call``) before,
-        and about what it gave back (``tool_result``).
+        and about what it gave back (``tool_result``). ``messages``: those that the call was the answer to, so that a guard knows again
+        what stands in them.
         """
         ...
 

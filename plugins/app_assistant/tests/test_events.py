@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from llmasos_app_assistant import Assistant, Bounds, CallEvent, tool
 from llmasos_app_assistant.task import Assist, Inputs
-from llmasos_hookspecs import RequestError, TaskCall, TaskOutput
+from llmasos_hookspecs import RequestError, Stage, TaskCall, TaskOutput
+from llmasos_hookspecs.testing import ScriptedTaskModel
 
 from .scripted_tools import Tools, model_of, results
 
@@ -109,3 +111,18 @@ def _structured(done: Any) -> Any:
     """As the runtime makes inputs of plain data."""
     options = pytest.importorskip("llmasos.system.options")
     return options.structure_options(Inputs, {"message": "x", "done": list(done)}, "assist").done
+
+
+def test_guards_are_asked_about_a_call_with_the_messages_that_it_answers() -> None:
+    """So that what a guard put into them for a value is known again in the arguments; of the second step they hold the first."""
+    asked: list[tuple[str, list[str]]] = []
+
+    class Recording(ScriptedTaskModel):
+        def check_text(self, text: str, *, stage: Stage, messages: Sequence[Mapping[str, Any]] = ()) -> str:
+            asked.append((stage, [each["role"] for each in messages]))
+            return text
+
+    with Assistant(Recording([[ADD], [ADD], "Done."], context_length=1 << 16), tools=Tools().all()) as assistant:
+        assistant.ask("Do it.")
+    calls = [roles for stage, roles in asked if stage == "tool_call"]
+    assert [roles[-3:] for roles in calls] == [["user"], ["user", "assistant", "tool"]]

@@ -28,6 +28,7 @@ from llmasos_hookspecs import (
     Blocked,
     Checkpoint,
     Choice,
+    Conversation,
     EngineInfo,
     Event,
     Generation,
@@ -376,12 +377,15 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
 
     # Tasks
 
-    def check_text(self, text: str, *, stage: Stage) -> str:
+    def check_text(self, text: str, *, stage: Stage, messages: Sequence[Mapping[str, Any]] = ()) -> str:
         """What the guards let pass of a text: of the arguments of a tool's call before it is run, say, or of what a tool gave back.
+        ``messages``: those that the call was the answer to, so that guards know again what stands in them.
 
         Raises ``Blocked`` where one blocks it. Prompts and answers pass the guards by themselves.
         """
-        return self._pipeline.guards.text(text, Passage(stage=stage, model=self.name, tenant=self._params({}).tenant))
+        guards, tenant = self._pipeline.guards, self._params({}).tenant
+        conversation = guards.conversation(self._given(messages), self.name, tenant) if messages and guards else None
+        return guards.text(text, Passage(stage=stage, model=self.name, tenant=tenant, conversation=conversation))
 
     def run(self, task: str, **inputs: Any) -> Any:
         """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
@@ -425,11 +429,12 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
         with contextlib.ExitStack() as unsent:
             charge = charge or self._arrive(unsent)
             params = self._params(self._host.defaults.arguments(sampling))
+            conversation = Conversation()
             with self._audited(charge):
-                shown = self._shown(prompt, params.tenant)
+                shown = self._shown(prompt, params.tenant, conversation)
             tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
-        answers = [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+        answers = [self._pipeline.guards.answer(ticket, self.name, params.tenant, conversation) for ticket in tickets]
         if charge is not None and self._pipeline.guards:
             for answer in answers:
                 charge.guarded(answer)
@@ -445,10 +450,10 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
             charge = self._arrive(unsent)
             adapter = self._host.defaults.arguments({}).get("adapter")
             params = self._params({**({"adapter": adapter} if adapter else {}), **scheduling})
-            guards = self._pipeline.guards
+            guards, conversation = self._pipeline.guards, Conversation()
             with self._audited(charge):
-                shown = guards.prompt(self._given(prompt), self.name, params.tenant)
-                tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
+                shown = guards.prompt(self._given(prompt), self.name, params.tenant, conversation)
+                tails = [str(guards.prompt(text, self.name, params.tenant, conversation)) for text in continuations]
             ticket = yield from self._sending(lambda running: running.scores(shown, tails, params), charge)
             unsent.pop_all()
         return ticket
@@ -467,15 +472,15 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
                 charge.refused(self._client.resource, error)
             raise
 
-    def _shown(self, prompt: Prompt | TokenPrompt, tenant: str) -> Prompt | TokenPrompt:
+    def _shown(self, prompt: Prompt | TokenPrompt, tenant: str, conversation: Conversation | None = None) -> Prompt | TokenPrompt:
         """What passes the guards of a prompt, which see the text of token ids."""
         guards = self._pipeline.guards
         if not isinstance(prompt, TokenPrompt):
-            return guards.prompt(self._given(prompt), self.name, tenant)
+            return guards.prompt(self._given(prompt), self.name, tenant, conversation)
         if not guards:
             return prompt
         text = self.decode(prompt.tokens)
-        passed = guards.prompt(text, self.name, tenant)
+        passed = guards.prompt(text, self.name, tenant, conversation)
         if passed == text:
             return prompt
         # The source stays: a guard of texts has not seen it.

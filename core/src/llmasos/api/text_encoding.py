@@ -45,6 +45,7 @@ class TextEncoding:
     _params: Callable[[Mapping[str, Any]], GenerationParams]
     _shown: Callable[[Any, str], Any]
     _arrive: Callable[..., Charge | None]
+    _audited: Callable[[Charge | None], contextlib.AbstractContextManager[None]]
     _sending: Callable[..., Any]
 
     def embed(
@@ -181,7 +182,8 @@ class TextEncoding:
         with contextlib.ExitStack() as unsent:
             charge = self._arrive(unsent, action)
             params = self._params(scheduling)
-            shown = [self._shown(text, params.tenant) for text in texts]
+            with self._audited(charge):
+                shown = [self._shown(text, params.tenant) for text in texts]
             ticket: Ticket[Vectors] = yield from self._sending(lambda running: prepare(running, params, shown), charge)
             unsent.pop_all()
         return ticket

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+
+import attrs
 
 from llmasos.compose.guarded_answer import GuardedAnswer, Relay
 from llmasos.compose.named_guard import Calls, NamedGuard, blocked
 from llmasos.compose.workers import Workers
 from llmasos.engine.ticket import Ticket
 from llmasos_chat_templates.messages import checked_messages
-from llmasos_hookspecs import Block, Generation, GuardRecord, Passage, PluginError, Prompt, Stage
+from llmasos_hookspecs import Block, Conversation, Generation, GuardRecord, Passage, PluginError, Prompt, Stage
 from llmasos_hookspecs.guarding.changes import Changes
 
 R = TypeVar("R")
@@ -44,32 +46,39 @@ class Guards:
         """What passes of a whole text. Raises ``Blocked``, or ``PluginError`` where a guard fails."""
         return self._bounded(lambda calls: self._text(text, passage, calls))
 
-    def prompt(self, prompt: Prompt, model: str, tenant: str) -> Prompt:
-        """What passes of a prompt: its text, or each text of its messages, those of tools and the arguments of calls as such.
+    def prompt(self, prompt: Prompt, model: str, tenant: str, conversation: Conversation | None = None) -> Prompt:
+        """What passes of a prompt: its text, or each text of its messages, those of tools and the arguments of calls as such;
+        ``conversation``: of the request.
 
         Raises as ``text`` does, and ``RequestError`` where the prompt is none.
         """
         if not self._guards or (isinstance(prompt, str) and not prompt):
             return prompt
+        whole = Passage(stage="input", model=model, tenant=tenant, conversation=conversation)
         if isinstance(prompt, str):
-            return self.text(prompt, Passage(stage="input", model=model, tenant=tenant))
+            return self.text(prompt, whole)
         messages = checked_messages(prompt)
-        return self._bounded(lambda calls: [self._message(message, model, tenant, calls) for message in messages])
+        return self._bounded(lambda calls: [self._message(message, whole, calls) for message in messages])
 
-    def answer(self, ticket: Ticket[Generation], model: str, tenant: str) -> Ticket[Generation]:
+    def conversation(self, messages: Sequence[Mapping[str, Any]], model: str, tenant: str) -> Conversation:
+        """What guards keep of a request with these messages, which are told to nobody as having passed. Raises as ``prompt`` does."""
+        found = Conversation()
+        Guards(self._guards, timeout=self._timeout).prompt(messages, model, tenant, found)
+        return found
+
+    def answer(self, ticket: Ticket[Generation], model: str, tenant: str, conversation: Conversation) -> Ticket[Generation]:
         """The ticket of an answer that passes the guards while it is written; ``ticket`` itself where none looks at answers."""
         looking = [each for each in self._guards if "output" in each.guard.stages]
         if not looking:
             return ticket
-        return GuardedAnswer(
-            looking, ticket, Passage(stage="output", model=model, tenant=tenant), self._timeout, self._relay, self._fired
-        ).outer
+        passage = Passage(stage="output", model=model, tenant=tenant, conversation=conversation)
+        return GuardedAnswer(looking, ticket, passage, self._timeout, self._relay, self._fired).outer
 
-    def _message(self, message: dict[str, Any], model: str, tenant: str, calls: Calls) -> dict[str, Any]:
+    def _message(self, message: dict[str, Any], whole: Passage, calls: Calls) -> dict[str, Any]:
         role = message["role"]
 
         def passed(text: str, stage: Stage) -> str:
-            return self._text(text, Passage(stage=stage, model=model, tenant=tenant, role=role), calls) if text else text
+            return self._text(text, attrs.evolve(whole, stage=stage, role=role), calls) if text else text
 
         content = message["content"]
         if isinstance(content, str):

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from llmasos_hookspecs.guards import STAGES, Allow, Block, Guard, Passage, Replace, StreamingGuard, Verdict
+from llmasos_hookspecs.guards import STAGES, Allow, Block, Conversation, Guard, Passage, Replace, Stage, StreamingGuard, Verdict
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.watching import within
@@ -190,6 +190,33 @@ class GuardConformance(PluginConformance, standard=True):
                     f"{example!r} cut at {cut} streams as another answer than the whole."
                 )
         check()
+
+    def test_conversations_are_apart(self, guard: Guard) -> None:
+        """What passes in one changes nothing in another, and within one the stream of an answer is what ``check`` makes of the whole."""
+        examples = (*self.allowed, *self.replaced, *self.blocked)
+
+        def told(stage: Stage) -> Passage:
+            """A passage in a conversation in which all examples were in the prompt."""
+            conversation = Conversation()
+            if "input" in guard.stages:
+                for text in examples:
+                    guard.check(text, Passage(stage="input", model="m", role="user", conversation=conversation))
+            return Passage(stage=stage, model="m", conversation=conversation)
+
+        for stage in guard.stages:
+            for text in examples:
+                alone = guard.check(text, Passage(stage=stage, model="m", conversation=Conversation()))
+                assert guard.check(text, told(stage)) == guard.check(text, told(stage)), (
+                    f"{text!r} is another one in the same conversation."
+                )
+                again = guard.check(text, Passage(stage=stage, model="m", conversation=Conversation()))
+                assert again == alone, f"The verdict on {text!r} depends on another conversation."
+        if "output" in guard.stages and isinstance(guard, StreamingGuard):
+            for text in examples:
+                for cut in range(0, len(text) + 1, 3):
+                    assert streamed(guard, parts(text, (cut,)), told("output")) == whole(guard, text, told("output")), (
+                        f"{text!r} cut at {cut} streams as another answer than the whole, in a conversation."
+                    )
 
     def test_keeps_back_no_more_than_it_says(self, guard: Guard) -> None:
         """Of a text that it lets pass, a stream keeps back at most ``hold`` characters at any time."""

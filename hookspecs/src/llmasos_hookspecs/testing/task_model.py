@@ -146,7 +146,7 @@ class ScriptedTaskModel:
         yield UsageEvent(prompt_tokens=prompt_tokens, cached_tokens=0, generated_tokens=used)
         yield FinishEvent(reason=reason)
 
-    def check_text(self, text: str, *, stage: Stage) -> str:
+    def check_text(self, text: str, *, stage: Stage, messages: Sequence[Mapping[str, Any]] = ()) -> str:
         return text if self._passes is None else self._passes(text, stage)
 
     def batch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:

@@ -162,11 +162,12 @@ def passed(result: Result, model: TaskModel) -> Result:
         return attrs.evolve(result, text=f"Error: what the tool gave back was blocked, because {blocked.reason}.", error=True)
 
 
-def checked(call: AskedCall, tool: Tool, values: Mapping[str, Any], model: TaskModel) -> ReadyCall:
-    """A call with the arguments that pass the guards. Raises ``ToolError`` where they are blocked."""
+def checked(call: AskedCall, tool: Tool, values: Mapping[str, Any], model: TaskModel, messages: Sequence[Mapping[str, Any]]) -> ReadyCall:
+    """A call, which was the answer to ``messages``, with the arguments that pass the guards. Raises ``ToolError`` where they are
+    blocked."""
     text = json.dumps(values, ensure_ascii=False)
     try:
-        found = model.check_text(text, stage="tool_call")
+        found = model.check_text(text, stage="tool_call", messages=messages)
     except Blocked as blocked:
         raise ToolError(f"The call was blocked, because {blocked.reason}.") from blocked
     if found == text:

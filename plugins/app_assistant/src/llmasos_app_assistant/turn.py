@@ -56,6 +56,7 @@ class Turn:
         self._begun: set[str] = set()
         self._arguments: dict[str, Mapping[str, Any]] = {}
         self._waiting: list[MadeCall] = []
+        self._asked: Sequence[Mapping[str, Any]] = ()  # the messages of the last step
         self._answer: Mapping[str, Any] | None = None
         for entry in parts.journal.entries:
             if entry.kind == "reply":
@@ -119,7 +120,7 @@ class Turn:
     # One step of the model
 
     def _step(self, messages: Sequence[Mapping[str, Any]], new: int, *, last: bool) -> Generator[str, None, Reply]:
-        parts = self._parts
+        parts, self._asked = self._parts, messages
         asked: dict[str, Any] = {**parts.sampling, "max_new_tokens": new, "stop": turn_stops(parts.model)}
         if self._described:
             choice = parts.choice if not self._replies else "auto"
@@ -246,7 +247,7 @@ class Turn:
         if call.id in self._begun and not tool.repeatable:
             return _Refused(_INTERRUPTED, values)
         try:
-            ready = checked(call, tool, values, self._parts.model)
+            ready = checked(call, tool, values, self._parts.model, self._asked)
         except ToolError as error:  # what was blocked is not shown to the model again: guards see each prompt whole
             return _Refused(str(error), {})
         if call.id in self._begun:

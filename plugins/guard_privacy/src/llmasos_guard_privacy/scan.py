@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Protocol
 
 from llmasos_guard_privacy.detector import CONTEXT, Detector, run
 from llmasos_guard_privacy.kinds import KINDS
@@ -12,18 +12,12 @@ from llmasos_guard_privacy.plain import asks, plain_end
 from llmasos_hookspecs import Block
 
 
-class Placeholders:
-    """The placeholders of one text: the same value has the same number."""
+class Replaced(Protocol):
+    """Says what stands in the place of data."""
 
-    def __init__(self, form: str) -> None:
-        self._form: Final = form
-        self._numbers: Final[dict[str, dict[str, int]]] = {}
-
-    def of(self, kind: str, value: str) -> str:
-        """The placeholder of a value."""
-        numbers = self._numbers.setdefault(kind, {})
-        number = numbers.setdefault(value, len(numbers) + 1)
-        return self._form.replace("{kind}", kind.upper()).replace("{number}", str(number))
+    def __call__(self, kind: str, value: str, whole: bool) -> str:
+        """``whole``: all of the data is in ``value``."""
+        ...
 
 
 class Scan:
@@ -32,10 +26,10 @@ class Scan:
     Nothing is released before every detector has decided about it; ``Detector`` says why the decisions do not depend on the pieces.
     """
 
-    def __init__(self, detectors: Sequence[Detector], placeholders: Placeholders | None, before: str = "") -> None:
-        """``placeholders``: None blocks what holds data. ``before``: what stands before the text, and is not released."""
+    def __init__(self, detectors: Sequence[Detector], replaced: Replaced | None, before: str = "") -> None:
+        """``replaced``: None blocks what holds data. ``before``: what stands before the text, and is not released."""
         self._detectors = detectors
-        self._placeholders = placeholders
+        self._replaced = replaced
         self._text = before
         self._place = len(before)  # what stands before it has been decided
         self._dropped: re.Pattern[str] | None = None  # data as long as its detector looks: what goes on of it belongs to it
@@ -69,11 +63,12 @@ class Scan:
             self._place = start
             if end < 0 or start == len(self._text):
                 break
-            if self._placeholders is None:
+            if self._replaced is None:
                 return Block(f"it holds {KINDS[detector.kind]}", "".join(released))
-            released.append(self._placeholders.of(detector.kind, self._text[start:end]))
+            whole = end - start < detector.limit
+            released.append(self._replaced(detector.kind, self._text[start:end], whole))
             self._place = end
-            if end - start == detector.limit:
+            if not whole:
                 self._dropped = detector.rest or detector.body
                 self._drop()
         self._forget()
