@@ -88,6 +88,13 @@ def old_objects_are_not_searched() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def one_compute_thread() -> None:
+    """As with the libraries above, for models whose pipeline says nothing of threads."""
+    if (process := sys.modules.get("llmasos.compose.process")) is not None:
+        process.process_resources().threads = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
 def nothing_stays_open() -> Iterator[None]:
     """Close the pipelines of this process that the tests of a file left open, and name them: those of other files, which measure memory or
     list what is open, would count them."""

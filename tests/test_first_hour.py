@@ -142,7 +142,7 @@ def test_the_first_minutes_of_a_newcomer(clone: Terminal, tmp_path: Path, enviro
     borrowed_environment(clone.folder / ".venv")
     borrowed_store(tmp_path / "home")
     config = tmp_path / "fp32.toml"
-    config.write_text('[loader]\nuse = "onnx"\nprecision = "fp32"\n', encoding="utf-8")
+    config.write_text('[loader]\nuse = "onnx"\nprecision = "fp32"\nthreads = 1\n', encoding="utf-8")
     clone.begin(f"export LLMASOS_CONFIG={config}")
     assert clone.end()[0] == 0
     follow(clone, QUICK)

@@ -112,6 +112,7 @@ def test_a_first_inspection_needs_no_framework(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long  # test_walls.py sees on each change that no modules import one another in a circle
 def test_every_module_of_core_can_be_imported_first() -> None:
     """No module needs another to be imported before it: children of core begin with any of them."""
     names = [".".join(path.relative_to(ROOT / "core" / "src").with_suffix("").parts) for path in (ROOT / "core" / "src").rglob("*.py")]

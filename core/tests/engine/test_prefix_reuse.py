@@ -112,7 +112,7 @@ def test_running_sequences_lend_their_prefix_within_a_tenant(make_loop: Any, has
     assert len(first.result(SECONDS).tokens) == 30
 
 
-def test_kept_prefixes_give_way_to_requests(make_loop: Any, hash_engine: Any, request_of: Any, expected: Any) -> None:
+def test_cached_prefixes_are_evicted_for_requests(make_loop: Any, hash_engine: Any, request_of: Any, expected: Any) -> None:
     """In a KV cache of 100 tokens kept prefixes are forgotten as far as running sequences need the room, and never over budget."""
     engine = hash_engine(context_length=90, max_sequences=3)
     loop = make_loop(engine, memory=1000 + 10 * 100)

@@ -89,7 +89,7 @@ def test_a_victim_is_safe_until_it_has_gained_something(hash_engine: Any, make_r
         assert sequence.preemptions <= 15
 
 
-def test_the_worst_gives_way_when_nothing_can_move(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
+def test_the_worst_is_preempted_when_nothing_can_move(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """Two sequences that fill the KV cache: the later one is preempted, the first runs to its end, then the later one does."""
     harness = make_runner(hash_engine(), fifo, capacity=50, keep_prefixes=False)
     first, _ = harness.add(request_of([1] * 10, 30, ignore_eos=True))

@@ -11,6 +11,7 @@ import pytest
 from llmasos.system import descriptions
 from llmasos.system.config.schema import config_schema
 from llmasos.system.descriptions import Description, described
+from llmasos.system.isolation import run_apart
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import SourceError
 
@@ -106,9 +107,35 @@ def test_one_that_hangs_is_stopped(site, describe, monkeypatch):
     assert "it takes longer than 3 seconds" in describe()["slow"].problem
 
 
-def test_the_schema_of_configs_imports_no_plugin(site):
+@pytest.fixture
+def read_apart(monkeypatch) -> list[list[str]]:
+    """The names of the components that each child process read."""
+    read: list[list[str]] = []
+
+    def counted(call, entries, **more):
+        read.append([entry["name"] for entry in entries])
+        return run_apart(call, entries, **more)
+
+    monkeypatch.setattr(descriptions, "run_apart", counted)
+    return read
+
+
+def test_one_of_many_kinds_that_fails_is_found_by_its_kind(site, read_apart):
+    """The components of all kinds are read in one process; where it ends, those of each kind, and of the faulty one's kind each alone."""
+    sound = '"""It says nothing of itself."""'
+    for kind, name, text in (("guard", "mild", sound), ("task", "good", code()), ("task", "crash", code("import os; os._exit(3)"))):
+        site.add(f"own-{name}", kind, name, text)
+    entries = [entry for entry in site.registry.entries() if entry.module.startswith("own_")]
+    found = {each.entry.name: each.problem for each in described(entries)}
+    assert {name for name, problem in found.items() if "in a process of its own" in problem} == {"crash"}
+    assert [sorted(names) for names in read_apart] == [["crash", "good", "mild"], ["mild"], ["crash", "good"], ["crash"], ["good"]]
+
+
+def test_the_schema_of_configs_imports_no_plugin(site, read_apart):
+    """All that are installed are read in one process."""
     site.add("own-it", "task", "it", code())
     variants = config_schema(site.registry)["$defs"]["task"]["anyOf"]
+    assert len(read_apart) == 1
     (mine,) = [each for each in variants if "it" in each.get("properties", {}).get("use", {}).get("enum", ())]
     assert mine["properties"]["tone"]["enum"] == ["kind", "curt"]
     assert "own_it" not in sys.modules

@@ -107,7 +107,7 @@ def test_a_prompt_may_keep_its_activations_in_more_bits(checkpoints, start: Star
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("form", list(FORMS))
-def test_products_of_bytes_lose_next_to_nothing(checkpoints, start: Start, family: str, form: str) -> None:
+def test_int8_gemms_lose_next_to_nothing(checkpoints, start: Start, family: str, form: str) -> None:
     """A prompt in 16 bits, with biases and norms and whatever else a family has."""
     stored = quantized(checkpoints[family], form, head="q8_0")
     engine = start(stored, Options(prefill_activations="int16"))

@@ -127,8 +127,12 @@ def _read_apart(entries: list[InstalledComponent]) -> list[Description]:
         if len(entries) == 1:
             label = entries[0].label
             return [Description(entry=entries[0], problem=f"The {label} cannot be described in a process of its own: {error}.")]
-    # One of them ended the child; each alone shows which.
-    return [description for entry in entries for description in _read_apart([entry])]
+    # One of them ended the child: those of each kind, then each alone show which.
+    kinds = {entry.kind for entry in entries}
+    parts = (
+        [[entry for entry in entries if entry.kind == kind] for kind in sorted(kinds)] if len(kinds) > 1 else [[entry] for entry in entries]
+    )
+    return [description for part in parts for description in _read_apart(part)]
 
 
 def _key(entry: InstalledComponent) -> str:

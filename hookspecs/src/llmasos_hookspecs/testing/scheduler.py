@@ -16,6 +16,9 @@ from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation
 
 _START: Final = 1000.0
+#: Steps in which a workload must be served; installed policies need some 250, and one under which sequences lose their work again and
+#: again needs no end of them.
+_STEPS: Final = 2000
 
 
 def request(name: str, *, prompt: int = 20, new: int = 10, arrival: float = _START, **fields: Any) -> Request:
@@ -192,7 +195,7 @@ class SchedulerConformance(PluginConformance, standard=True):
         """For random arrivals, each request is served once and completely, within a few times the least number of steps."""
         requests = workload(seed)
         loop = self.simulation(sandbox, context)
-        loop.run(requests, max_steps=4000)
+        loop.run(requests, max_steps=_STEPS)
         _served(loop, requests)
         work = sum(len(r.tokens) + r.max_new_tokens for r in requests)
         spent = sum(s.cost for s in loop.done.values())
@@ -207,7 +210,7 @@ class SchedulerConformance(PluginConformance, standard=True):
         """All requests are served with a KV cache that holds little more than one long sequence."""
         requests = workload(10 + seed, count=25)
         loop = self.simulation(sandbox, context, kv_capacity=160)
-        loop.run(requests, max_steps=20000)
+        loop.run(requests, max_steps=_STEPS)
         _served(loop, requests)
 
     @pytest.mark.parametrize("rival", _RIVALRIES)
@@ -233,7 +236,7 @@ class SchedulerConformance(PluginConformance, standard=True):
         requests = workload(20 + seed)
         gone = [(r.arrival + float(rng.uniform(0, 4)), r.id) for r in requests if rng.random() < 0.4]
         loop = self.simulation(sandbox, context)
-        loop.run(requests, max_steps=4000, cancels=gone)
+        loop.run(requests, max_steps=_STEPS, cancels=gone)
         assert loop.cancelled, "The simulation cancelled nothing."
         assert not loop.cancelled & set(loop.done), "A cancelled request was served all the same."
         _served(loop, [r for r in requests if r.id not in loop.cancelled])
@@ -258,7 +261,7 @@ class SchedulerConformance(PluginConformance, standard=True):
             loop.step()
         try:
             loop.use_policy(self.policy(sandbox, context))
-            loop.run((), max_steps=4000)
+            loop.run((), max_steps=_STEPS)
         except LookupError as error:
             pytest.fail(f"The policy does not know {error}, which was live when it took over; what it refused then stays all the same.")
         _served(loop, requests)
@@ -268,7 +271,7 @@ class SchedulerConformance(PluginConformance, standard=True):
         orders = []
         for _ in range(2):
             loop = self.simulation(sandbox, context)
-            loop.run(workload(30), max_steps=4000)
+            loop.run(workload(30), max_steps=_STEPS)
             orders.append(list(loop.done))
         assert orders[0] == orders[1], "The order of service differs from run to run."
 

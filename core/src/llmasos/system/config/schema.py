@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from llmasos.system.catalog import default_component
 from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT, DEFAULT_SCHEDULER, REACHED
 from llmasos.system.config.tables import SIZES, GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
-from llmasos.system.descriptions import described
+from llmasos.system.descriptions import Description, described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
 
@@ -23,7 +24,8 @@ _WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "schedule
 def config_schema(registry: Registry) -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) that an editor checks ``llmasos.toml`` with. Broken plugins are left out;
     none is imported."""
-    kinds = {kind: _component(registry, kind) for kind in _KINDS}
+    components = described(entry for entry in registry.entries() if entry.kind in _KINDS)  # at once: they are read in one process
+    kinds = {kind: _component(kind, [each for each in components if each.entry.kind == kind]) for kind in _KINDS}
     composed = {
         "loader": {"$ref": "#/$defs/loader", "default": {"use": DEFAULT_LOADER}},
         "accelerate": {"type": "array", "items": {"$ref": "#/$defs/accelerator"}},
@@ -62,9 +64,9 @@ def config_schema(registry: Registry) -> dict[str, Any]:
     }
 
 
-def _component(registry: Registry, kind: str) -> dict[str, Any]:
+def _component(kind: str, components: Iterable[Description]) -> dict[str, Any]:
     variants = []
-    for component in described(registry.entries(kind)):
+    for component in components:
         if component.problem:
             continue
         entry, schema = component.entry, component.options
