@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -21,7 +22,6 @@ import llmasos
 from llmasos.api.exporting import export
 from llmasos.compose.formats import open_model
 from llmasos.system.builds import Builds
-from llmasos_backend_onnx import decoder
 from llmasos_hookspecs import CheckpointError, ConfigError, LLMasOSError, RequestError, is_sealed
 from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint, tiny_encoder
 from llmasos_seal.age import VARIABLE, Recipients, new_identity
@@ -106,18 +106,26 @@ def test_a_loader_that_quantises_does_so_in_memory(models: Models, precision: st
     np.testing.assert_array_equal(logits(models.sealed_folder, loader), logits(models.folder, loader))
 
 
-def test_what_a_loader_built_is_kept_encrypted(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "builds", "loader"),
+    [
+        ("llmasos_backend_onnx.decoder", "build_decoder", {"use": "onnx", "precision": "int8"}),
+        ("llmasos_backend_openvino.loading", "WeightReader", {"use": "openvino"}),
+    ],
+)
+def test_what_a_loader_built_is_kept_encrypted(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, builds: str, loader: dict[str, Any]
+) -> None:
     """The next load does not build it again, unless it was changed on the disk; and it goes with its model."""
     monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
     built: list[str] = []
-    build = decoder.build_decoder
+    build = getattr(importlib.import_module(module), builds)
 
     def counted(checkpoint: Any, *arguments: Any, **options: Any) -> Any:
         built.append(checkpoint.digest)
         return build(checkpoint, *arguments, **options)
 
-    monkeypatch.setattr(decoder, "build_decoder", counted)
-    loader = {"use": "onnx", "precision": "int8"}
+    monkeypatch.setattr(f"{module}.{builds}", counted)
     first, again = logits(models.sealed_folder, loader), logits(models.sealed_folder, loader)
     assert len(built) == 1
     (kept,) = (tmp_path / "home").rglob("build.bin")

@@ -20,8 +20,8 @@ CHECKPOINT = tiny_checkpoint("llama-q4-minimums")
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The precision of each graph that is built."""
     found: list[str] = []
-    build = loading.build_decoder
-    monkeypatch.setattr(loading, "build_decoder", lambda *arguments, **form: found.append(arguments[1]) or build(*arguments, **form))
+    read = loading.WeightReader
+    monkeypatch.setattr(loading, "WeightReader", lambda *arguments, **form: found.append(arguments[1]) or read(*arguments, **form))
     return found
 
 

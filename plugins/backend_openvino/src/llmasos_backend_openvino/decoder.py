@@ -11,8 +11,8 @@ import numpy as np
 from llmasos_backend_openvino.attention import parameter, stand_in
 from llmasos_backend_openvino.constants import Constants, product
 from llmasos_backend_openvino.runtime import ops, ov
-from llmasos_backend_openvino.weights import Layer, Linear, Norm, WeightReader
-from llmasos_hookspecs import Checkpoint, DecoderConfig, Progress, Rope
+from llmasos_backend_openvino.weights import Layer, Linear, Norm, WeightSource
+from llmasos_hookspecs import DecoderConfig, Progress, Rope
 
 _ACTIVATIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "silu": ops.swish,
@@ -37,19 +37,19 @@ def ropes_of(config: DecoderConfig) -> list[Rope]:
     return list(dict.fromkeys(layer.rope for layer in layers if layer.rope is not None))
 
 
-def build_decoder(checkpoint: Checkpoint, precision: str, progress: Progress, *, whole_zeros: bool = False) -> BuiltDecoder:
-    """The graph of a checkpoint, its float weights in ``precision``, and its codes ``with_whole_zeros`` where asked.
+def build_decoder(config: DecoderConfig, weights: WeightSource, progress: Progress) -> BuiltDecoder:
+    """The graph of a decoder with these weights.
 
     Inputs, for the tokens of all rows one behind the other: ``tokens`` int32 [n]; ``wanted`` int32 [m], those whose logits are asked for;
     of each rope ``cos.N`` and ``sin.N`` float32 [n, 1, head_dim], what heads and their exchanged halves are multiplied by; where
     attention belongs it has a stand-in, for ``insert_attention``. Output: ``logits`` float32 [m, vocabulary].
     """
-    return _Builder(checkpoint, WeightReader(checkpoint, precision, whole_zeros=whole_zeros)).build(progress)
+    return _Builder(config, weights).build(progress)
 
 
 class _Builder:
-    def __init__(self, checkpoint: Checkpoint, reader: WeightReader) -> None:
-        self._config: DecoderConfig = checkpoint.decoder
+    def __init__(self, config: DecoderConfig, reader: WeightSource) -> None:
+        self._config = config
         self._reader = reader
         self._constants = Constants()
         self._ropes = ropes_of(self._config)

@@ -15,6 +15,7 @@ from llmasos_backend_openvino.devices import CPU, chosen_device, memory_of
 from llmasos_backend_openvino.engine import OpenVinoEngine
 from llmasos_backend_openvino.exported import read_export
 from llmasos_backend_openvino.exported_trial import try_out
+from llmasos_backend_openvino.kept_weights import KeptWeights, Packing
 from llmasos_backend_openvino.kv_cache import BlockPool
 from llmasos_backend_openvino.layout import Layout, compiled_layout, layout_on_cpu
 from llmasos_backend_openvino.memory import dtype_of
@@ -24,6 +25,7 @@ from llmasos_backend_openvino.rotation import RotationTable
 from llmasos_backend_openvino.runtime import ov
 from llmasos_backend_openvino.session import Session
 from llmasos_backend_openvino.traits import EXPORT, KNOWN_TRAITS
+from llmasos_backend_openvino.weights import WeightReader, WeightSource
 from llmasos_decoder_kit.artifact import cache_key, obtain
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
@@ -35,6 +37,7 @@ from llmasos_hookspecs import (
     check_tensors,
     is_sealed,
     require_plain,
+    sealed_builds,
     unread_note,
 )
 
@@ -124,25 +127,45 @@ def _load_export(checkpoint: Checkpoint, options: Options, context: Context) -> 
 
 
 def _in_memory(checkpoint: Checkpoint, precision: str, context: Context, *, whole_zeros: bool) -> tuple[BuiltDecoder, dict[str, Any]]:
-    """The checkpoint's graph without a file, and facts about it."""
-    with context.progress("Building the OpenVINO decoder", total=checkpoint.decoder.num_layers + 1, unit="layers") as progress:
-        built = build_decoder(checkpoint, precision, progress, whole_zeros=whole_zeros)
-    return built, {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision, whole_zeros=whole_zeros)}
+    """The graph of a sealed checkpoint without a file, and facts about it; its weights are kept encrypted, or were kept before."""
+    config, kept = checkpoint.decoder, sealed_builds(checkpoint)
+    key = _key(checkpoint, precision, whole_zeros=whole_zeros)
+    if kept is not None and (parts := kept.get(key)) is not None:
+        known = KeptWeights(config, parts)
+        return _built(config, known, context), known.built
+    weights = Packing(WeightReader(checkpoint, precision, whole_zeros=whole_zeros), config.num_layers)
+    built = _built(config, weights, context)
+    facts = _facts(built, checkpoint, precision, whole_zeros=whole_zeros)
+    if kept is not None:
+        kept.put(key, weights.packed(facts))
+    return built, facts
 
 
 def _graph(checkpoint: Checkpoint, precision: str, context: Context, *, whole_zeros: bool) -> tuple[Path, dict[str, Any]]:
     """The file of the checkpoint's graph, and what was said of it when it was built."""
-    config = checkpoint.decoder
-    form = {"precision": precision, "whole_zeros": whole_zeros}
-    key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), version=_GRAPH_VERSION, **form)
 
     def write(folder: Path) -> dict[str, Any]:
-        built, facts = _in_memory(checkpoint, precision, context, whole_zeros=whole_zeros)
+        built = _built(checkpoint.decoder, WeightReader(checkpoint, precision, whole_zeros=whole_zeros), context)
         ov.serialize(built.model, folder / _MODEL)
-        return facts
+        return _facts(built, checkpoint, precision, whole_zeros=whole_zeros)
 
-    folder, facts = obtain(context.cache, key, write, of=checkpoint.path)
+    folder, facts = obtain(context.cache, _key(checkpoint, precision, whole_zeros=whole_zeros), write, of=checkpoint.path)
     return folder / _MODEL, facts
+
+
+def _built(config: DecoderConfig, weights: WeightSource, context: Context) -> BuiltDecoder:
+    with context.progress("Building the OpenVINO decoder", total=config.num_layers + 1, unit="layers") as progress:
+        return build_decoder(config, weights, progress)
+
+
+def _facts(built: BuiltDecoder, checkpoint: Checkpoint, precision: str, *, whole_zeros: bool) -> dict[str, Any]:
+    return {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision, whole_zeros=whole_zeros)}
+
+
+def _key(checkpoint: Checkpoint, precision: str, *, whole_zeros: bool) -> str:
+    """Under which what is built is kept."""
+    form = {"precision": precision, "whole_zeros": whole_zeros}
+    return cache_key(digest=checkpoint.digest, decoder=attrs.asdict(checkpoint.decoder), version=_GRAPH_VERSION, **form)
 
 
 def _decoder(source: Path | BuiltDecoder, config: DecoderConfig, precision: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import attrs
 
@@ -47,8 +48,26 @@ class Layer:
     rope: Rope | None
 
 
+class WeightSource(Protocol):
+    """Gives a decoder's weights as its graph reads them, each once."""
+
+    def layer(self, index: int) -> Layer:
+        """The weights of one layer."""
+        ...
+
+    def final_norm(self) -> Norm: ...
+    def embedding(self) -> Matrix: ...
+
+    def head(self) -> Matrix | None:
+        """What gives the logits; None where it is the embedding."""
+        ...
+
+    def head_bias(self) -> Floats | None: ...
+
+
 class WeightReader:
-    """Reads a checkpoint's tensors, floats in the precision that is computed in, and codes ``with_whole_zeros`` where asked."""
+    """Implements ``WeightSource``: reads a checkpoint's tensors, floats in the precision that is computed in, and codes
+    ``with_whole_zeros`` where asked."""
 
     def __init__(self, checkpoint: Checkpoint, precision: str, *, whole_zeros: bool = False) -> None:
         self._checkpoint = checkpoint
@@ -58,7 +77,6 @@ class WeightReader:
         self._whole_zeros = whole_zeros
 
     def layer(self, index: int) -> Layer:
-        """The weights of one layer."""
         c, parts, rope = self._config, self._config.linears(index), self._config.layer(index).rope
         order = channel_order(c.head_dim, rope)
         return Layer(
@@ -77,7 +95,6 @@ class WeightReader:
         return self._matrix(self._config.names.embedding)
 
     def head(self) -> Matrix | None:
-        """What gives the logits; None where it is the embedding."""
         return None if self._config.tie_embeddings else self._matrix(self._config.names.head)
 
     def head_bias(self) -> Floats | None:
