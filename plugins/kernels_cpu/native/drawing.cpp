@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <new>
+#include <numbers>
 #include <vector>
 
 #include "kernels.h"
@@ -28,11 +30,12 @@ public:
         : kernel_(kernel), vocab_(vocab), maxima_(blocks_of(vocab) * kRows), most_(blocks_of(vocab)), sums_(blocks_of(vocab)),
           weights_(blocks_of(vocab) * kBlock) {}
 
+    // -1 where nothing may be chosen.
     int64_t draw(const float* logits, const Choice& choice) {
-        logits_ = logits;
+        logits_ = changed(logits, choice);
         choice_ = choice;
         weighed_ = false;
-        top_ = kernel_.maxima(logits, vocab_, maxima_.data(), most_.data());
+        top_ = kernel_.maxima(logits_, vocab_, maxima_.data(), most_.data());
         if (!std::isfinite(top_)) return -1;
         if (choice.temperature == 0) return likeliest();
         const bool limited = 0 < choice.top_k && static_cast<size_t>(choice.top_k) < vocab_;
@@ -51,6 +54,20 @@ public:
     }
 
 private:
+    // Logits with bias and penalties: the same ones where nothing changes.
+    const float* changed(const float* logits, const Choice& choice) {
+        if (!(choice.biased || choice.seen || choice.generated)) return logits;
+        changed_.assign(logits, logits + vocab_);
+        for (int64_t at = 0; at < choice.biased; ++at) changed_[static_cast<size_t>(choice.biased_ids[at])] += choice.biases[at];
+        for (int64_t at = 0; at < choice.seen; ++at) {
+            float& logit = changed_[static_cast<size_t>(choice.seen_ids[at])];
+            logit = logit < 0 ? logit * choice.repetition : logit / choice.repetition;
+        }
+        for (int64_t at = 0; at < choice.generated; ++at)
+            changed_[static_cast<size_t>(choice.generated_ids[at])] -= choice.frequency * choice.counts[at] + choice.presence;
+        return changed_.data();
+    }
+
     // The logit at which the weight is so much, rounded down.
     float logit_of(double weight) const {
         if (weight <= 0) return -std::numeric_limits<float>::max();
@@ -65,11 +82,17 @@ private:
         return std::find(logits_ + block * kBlock, logits_ + std::min(vocab_, (block + 1) * kBlock), top_) - logits_;
     }
 
-    // Whether one of sixteen is at least that. Without a branch in it the compiler compares several at once.
+    // Whether one of sixteen is at least that.
     static bool any(const float* values, float least) {
-        int found = 0;
-        for (size_t lane = 0; lane < kRows; ++lane) found |= values[lane] >= least;
-        return found;
+        using Four = float __attribute__((vector_size(16)));
+        using Mask = int32_t __attribute__((vector_size(16)));
+        Mask found{};
+        for (size_t at = 0; at < kRows; at += 4) {
+            Four four;
+            std::memcpy(&four, values + at, sizeof four);
+            found |= four >= Four{least, least, least, least};
+        }
+        return found[0] | found[1] | found[2] | found[3];
     }
 
     // Fills `tokens_` with all of at least this logit, in order.
@@ -146,7 +169,8 @@ private:
     }
 
     double weigh() {
-        kernel_.weights(logits_, vocab_, top_, static_cast<float>(std::min(1 / choice_.temperature, 1e30)), weights_.data(), sums_.data());
+        const double factor = std::min(1 / (choice_.temperature * std::numbers::ln2), 1e30);
+        kernel_.weights(logits_, vocab_, top_, static_cast<float>(factor), weights_.data(), sums_.data());
         double total = 0;
         for (const float sum : sums_) total += sum;
         weighed_ = true;
@@ -194,12 +218,22 @@ private:
     Choice choice_{};
     float top_ = 0;
     bool weighed_ = false;  // `weights_` are those of this row
-    std::vector<float> maxima_, most_, sums_, weights_, ranks_;
+    std::vector<float> maxima_, most_, sums_, weights_, ranks_, changed_;
     std::vector<double> buckets_;
     std::vector<Token> tokens_, border_;
 };
 
+// Whether every id is one of the vocabulary.
+bool within(const int64_t* ids, int64_t count, size_t vocab) {
+    return std::all_of(ids, ids + count, [&](int64_t id) { return id >= 0 && static_cast<size_t>(id) < vocab; });
+}
+
 }  // namespace
+
+bool valid(const Choice& choice, size_t vocab) {
+    return choice.biased >= 0 && choice.seen >= 0 && choice.generated >= 0 && within(choice.biased_ids, choice.biased, vocab) &&
+           within(choice.seen_ids, choice.seen, vocab) && within(choice.generated_ids, choice.generated, vocab);
+}
 
 bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t vocab, const Choice* choices, int64_t* tokens) {
     try {

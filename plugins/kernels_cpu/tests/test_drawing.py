@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmasos.engine.sampler import SamplingState, sample
-from llmasos_hookspecs import SamplingParams
+from llmasos_hookspecs import Draw, LLMasOSError, SamplingParams
 from llmasos_hookspecs.testing.drawing import acceptable_tokens, example_draws
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.drawing import CpuDraws
@@ -106,3 +106,13 @@ def test_rows_that_are_no_logits() -> None:
         with pytest.raises(ValueError, match="contiguous float32"):
             CpuDraws().draw([row], [draw])
     assert CpuDraws().draw([], []).tolist() == []
+
+
+@pytest.mark.parametrize("wrong", [-1, 16])
+def test_ids_outside_the_vocabulary(wrong: int) -> None:
+    """Nothing is read or written there: a clear error."""
+    params = SamplingParams(temperature=1.0, repetition_penalty=2.0)
+    nothing = np.zeros(0, np.int64)
+    draw = Draw(params=params, point=0.5, seen=np.array([3, wrong]), generated=nothing, counts=np.zeros(0, np.float32))
+    with pytest.raises(LLMasOSError, match="index"):
+        CpuDraws().draw([np.zeros(16, np.float32)], [draw])

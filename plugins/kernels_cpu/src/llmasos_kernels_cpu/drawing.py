@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,19 @@ from llmasos_kernels_cpu import library
 Floats = npt.NDArray[np.float32]
 
 #: As ``Choice`` in ``native/drawing.h``.
-_CHOICE: Final = np.dtype([("temperature", "f8"), ("top_p", "f8"), ("min_p", "f8"), ("point", "f8"), ("top_k", "i8")])
+_CHOICE: Final = np.dtype(
+    [
+        *((name, "f8") for name in ("temperature", "top_p", "min_p", "point")),
+        *((name, "i8") for name in ("top_k", "biased", "seen", "generated")),
+        *((name, "u8") for name in ("biased_ids", "seen_ids", "generated_ids", "biases", "counts")),
+        *((name, "f4") for name in ("repetition", "presence", "frequency")),
+    ],
+    align=True,
+)
 
 
 class CpuDraws:
-    """Draws tokens on one thread: on two, one of which the loader's own threads still spin on, the passes took longer."""
+    """Draws tokens on one thread: the loader's own threads still wait for work on the others."""
 
     def __init__(self, name: str | None = None) -> None:
         """``name``: the instruction set; None: the one that is chosen."""
@@ -26,26 +34,25 @@ class CpuDraws:
 
     def draw(self, rows: Sequence[Floats], draws: Sequence[Draw]) -> npt.NDArray[np.int64]:
         """A token of each row of logits, contiguous float32 [vocab], which are not changed; -1 where a row holds NaN or infinity, or no
-        token that may be chosen."""
-        changed = [_changed(row, draw) for row, draw in zip(rows, draws, strict=True)]
-        choices = np.array(
-            [(draw.params.temperature, draw.params.top_p, draw.params.min_p, draw.point, draw.params.top_k) for draw in draws], _CHOICE
-        )
-        return library.draw(changed, choices, name=self._name)
+        token that may be chosen. Raises ``LLMasOSError`` where a draw has an id outside the vocabulary."""
+        kept: list[npt.NDArray[Any]] = []
+        return library.draw(rows, np.array([_choice(draw, kept) for draw in draws], _CHOICE), name=self._name)
 
 
-def _changed(logits: Floats, draw: Draw) -> Floats:
-    """Logits [vocab] with bias and penalties; the same array where nothing changes, else a copy."""
-    params = draw.params
-    if not (params.logit_bias or len(draw.seen) or len(draw.generated)):
-        return logits
-    changed = logits.copy()
-    with np.errstate(over="ignore", invalid="ignore"):
-        if params.logit_bias:
-            changed[list(params.logit_bias)] += np.array(list(params.logit_bias.values()), np.float32)
-        if len(draw.seen):
-            scores, penalty = changed[draw.seen], np.float32(params.repetition_penalty)
-            changed[draw.seen] = np.where(scores < 0, scores * penalty, scores / penalty)
-        if len(draw.generated):
-            changed[draw.generated] -= np.float32(params.frequency_penalty) * draw.counts + np.float32(params.presence_penalty)
-    return changed
+def _choice(draw: Draw, kept: list[npt.NDArray[Any]]) -> tuple[float, ...]:
+    """The fields of ``_CHOICE``; arrays that these point to and that ``draw`` does not hold are added to ``kept``."""
+    params, bias = draw.params, draw.params.logit_bias
+    cuts = (params.temperature, params.top_p, params.min_p, draw.point, params.top_k)
+    if not (bias or len(draw.seen) or len(draw.generated)):
+        return (*cuts, 0, 0, 0, 0, 0, 0, 0, 0, 1.0, 0.0, 0.0)
+    arrays = [
+        np.fromiter(bias.keys(), np.int64, len(bias)),
+        np.ascontiguousarray(draw.seen, np.int64),
+        np.ascontiguousarray(draw.generated, np.int64),
+        np.fromiter(bias.values(), np.float32, len(bias)),
+        np.ascontiguousarray(draw.counts, np.float32),
+    ]
+    kept += arrays
+    addresses = (array.__array_interface__["data"][0] for array in arrays)
+    penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+    return (*cuts, len(bias), len(draw.seen), len(draw.generated), *addresses, *penalties)
