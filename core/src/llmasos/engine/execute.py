@@ -33,7 +33,7 @@ def execute(engine: Engine, rows: abc.Sequence[Row]) -> list[Logits | Exception]
         return [*kept, *execute(engine, rows[middle:])]
     if len(results) != len(rows):
         raise EngineFailed(f"The engine returned {len(results)} results for {len(rows)} rows.")
-    return results
+    return list(results)
 
 
 def _take_back(engine: Engine, rows: abc.Sequence[Row], error: Exception) -> None:
