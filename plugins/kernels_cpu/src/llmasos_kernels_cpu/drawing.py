@@ -45,7 +45,7 @@ def _choice(draw: Draw, kept: list[npt.NDArray[Any]]) -> tuple[float, ...]:
     cuts = (params.temperature, params.top_p, params.min_p, draw.point, params.top_k)
     if not (bias or len(draw.seen) or len(draw.generated)):
         return (*cuts, 0, 0, 0, 0, 0, 0, 0, 0, 1.0, 0.0, 0.0)
-    arrays = [
+    arrays: list[npt.NDArray[Any]] = [
         np.fromiter(bias.keys(), np.int64, len(bias)),
         np.ascontiguousarray(draw.seen, np.int64),
         np.ascontiguousarray(draw.generated, np.int64),
