@@ -22,7 +22,7 @@ CORE_FLOOR      ?= 60
 HOOKSPECS_FLOOR ?= 75
 SECONDS ?= 1200
 
-.PHONY: demo test test-long test-arm lint docs bench bench-guards bench-kernels bench-load bench-sampling bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
+.PHONY: demo test test-long test-arm lint docs bench bench-guards bench-kernels bench-load bench-loop bench-sampling bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -68,6 +68,9 @@ bench-kernels: $(VENV)/test.stamp
 
 bench-sampling: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.sampling $(ARGS)
+
+bench-loop: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.loop $(ARGS)
 
 bench-guards: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.guard_cost $(ARGS)

@@ -1,6 +1,7 @@
 """``make bench-sampling``: what sampling a step's sequences costs.
 
-The logits are SmolLM2's own after tokens of English prose. A figure is the median of 101 batches, in milliseconds.
+The logits are SmolLM2's own after tokens of English prose. `core` is the runtime's own sampler, and `kernels` the installed operators for
+ONNX Runtime, where these draw. A figure is the median of 101 batches, in milliseconds, both in turn on one thread.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import pydoc_data.topics
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 import llmasos
 from llmasos.engine import sampler
+from llmasos_decoder_kit.onnx_operators import find_operators
 from llmasos_hookspecs import SamplingParams
 
 KINDS: list[dict[str, Any]] = [
@@ -39,11 +41,16 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=101)
     arguments = parser.parse_args()
     rows = _logits(arguments.sequences)
-    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step")
+    operators = find_operators("auto")
+    draws = None if operators is None else operators.draws
+    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step{'core':>30} kernels")
     for kind in KINDS:
         states = [sampler.SamplingState(SamplingParams(seed=place, **kind), range(200)) for place in range(len(rows))]
         told = ", ".join(f"{name} {value}" for name, value in kind.items())
-        print(f"{told:60} {_milliseconds(rows, states, arguments.batches):6.2f}", flush=True)
+        ways: list[Callable[[], object]] = [lambda states=states: sampler.sample(rows, states)]
+        if draws is not None:
+            ways.append(lambda states=states: draws.draw(rows, [state.draw() for state in states]))
+        print(f"{told:60}", *(f"{figure:7.2f}" for figure in _milliseconds(ways, arguments.batches)), flush=True)
 
 
 def _logits(count: int) -> Sequence[npt.NDArray[np.float32]]:
@@ -52,13 +59,14 @@ def _logits(count: int) -> Sequence[npt.NDArray[np.float32]]:
         return list(np.asarray(model.logits(tokens), np.float32)[-count:])
 
 
-def _milliseconds(rows: Sequence[npt.NDArray[np.float32]], states: Sequence[sampler.SamplingState], batches: int) -> float:
-    seconds = []
+def _milliseconds(ways: Sequence[Callable[[], object]], batches: int) -> list[float]:
+    seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(batches):
-        began = time.perf_counter()
-        sampler.sample(rows, states)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds) * 1e3
+        for way, found in zip(ways, seconds, strict=True):
+            began = time.perf_counter()
+            way()
+            found.append(time.perf_counter() - began)
+    return [statistics.median(found) * 1e3 for found in seconds]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class TimedEngine:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.perf_counter) -> None:
         self._engine = engine
         self._clock = clock
-        self.steps: list[Step] = []
+        self._noted: list[tuple[float, float, list[Row]]] = []
 
     @property
     def info(self) -> EngineInfo:
@@ -44,8 +44,17 @@ class TimedEngine:
     def step(self, rows: list[Row]) -> list[npt.NDArray[np.float32]]:
         began = self._clock()
         found = self._engine.step(rows)
-        self.steps.append(Step(began, self._clock(), len(rows), sum(len(row.tokens) for row in rows)))
+        self._noted.append((began, self._clock(), rows))  # and counted later: what follows is the runtime's time
         return found
+
+    @property
+    def steps(self) -> list[Step]:
+        """Those since the last ``clear``."""
+        return [Step(began, ended, len(rows), sum(len(row.tokens) for row in rows)) for began, ended, rows in self._noted]
+
+    def clear(self) -> None:
+        """Forget the steps so far."""
+        self._noted.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -106,7 +115,7 @@ class Driver:
 
     def prefill_steps(self, prompt: list[int]) -> float:
         """Seconds of the steps that compute a prompt."""
-        self._engine.steps.clear()
+        self._engine.clear()
         self.prefill(prompt)
         return sum(step.ended - step.began for step in self._engine.steps)
 
@@ -126,7 +135,7 @@ class Driver:
     def decode_steps(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, float]:
         """Mean seconds from one step that decodes a token of every prompt to the next, and those of them that the engine takes."""
         self._loop.forget_prefixes()
-        self._engine.steps.clear()
+        self._engine.clear()
         for ticket in [self._loop.submit(self._request(prompt, new_tokens + 1)) for prompt in prompts]:
             ticket.result()
         steps = [step for step in self._engine.steps if step.rows == step.tokens == len(prompts)]

@@ -353,7 +353,7 @@ def test_a_guard_that_stalls_keeps_no_other_answer_waiting(slow: Slow) -> None:
     async def read() -> list[str | type[BaseException]]:
         tasks = [asyncio.ensure_future(each.aresult()) for each in outer]
         await asyncio.sleep(0)
-        with wakeups.collected():  # all in one step
+        with wakeups:  # all in one step
             for place, each in enumerate(inner):
                 answered(each, "stall" if place in (1, 2, 4) else "on")
         found = await asyncio.gather(*tasks, return_exceptions=True)

@@ -23,7 +23,7 @@ from typing import Final
 
 NATIVE: Final = Path(__file__).with_name("native")
 #: Files for any processor.
-COMMON: Final = ("scalar", "kernels", "pool", "abi", "onnx_operators", "onnx_attention")
+COMMON: Final = ("scalar", "kernels", "drawing", "pool", "abi", "onnx_operators", "onnx_attention")
 _AVX512: Final = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c")
 #: Machine -> file -> the flags of its instruction set.
 INSTRUCTION_SETS: Final = {

@@ -53,10 +53,12 @@ class HashEngine:
         vocab_size: int = VOCAB,
         kv_bytes_per_token: int = 10,
         features: frozenset[str] = frozenset({"fork", "batch", "kv_cache"}),
+        device: str = "cpu",
         fault: Callable[[Sequence[Row]], Exception | None] | None = None,
         memory: int | None = None,
     ) -> None:
         self.info = EngineInfo(
+            device=device,
             vocab_size=vocab_size,
             context_length=context_length,
             max_sequences=max_sequences,

@@ -32,11 +32,21 @@ def answers(loop: Any, request_of: Any) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("memory", [None, 200], ids=["ample memory", "short memory"])
 def test_who_draws_changes_nothing(make_loop: Any, hash_engine: Any, request_of: Any, memory: int | None) -> None:
     """Eighteen requests, sampled in every way, get the same tokens from core's sampler and from the engine's, preempted or not."""
-    plain, drawing = (hash_engine(features=features, memory=memory) for features in (PLAIN, DRAWING))
+    plain, drawing = (hash_engine(features=features, device="cuda:0", memory=memory) for features in (PLAIN, DRAWING))
     assert answers(make_loop(drawing), request_of) == answers(make_loop(plain), request_of)
     rows = [row for step in drawing.steps for row in step if row.want == "last"]
     assert rows
     assert all(row.draw is not None for row in rows), "Logits were asked for that nobody reads."
+
+
+def test_the_likeliest_token_is_not_asked_of_an_engine_on_the_cpu(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    """Its logits lie where core reads them; random draws are asked for."""
+    engine = hash_engine(features=DRAWING)
+    loop = make_loop(engine)
+    for temperature in (0.0, 0.8):
+        loop.submit(request_of([1, 2], 6, ignore_eos=True, temperature=temperature)).result(SECONDS)
+    drawn = [row.draw.params.temperature for step in engine.steps for row in step if row.draw is not None]
+    assert drawn == [0.8] * 6
 
 
 @pytest.mark.parametrize(

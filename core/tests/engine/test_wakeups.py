@@ -128,7 +128,7 @@ def test_only_the_thread_that_delivers_collects() -> None:
             await asyncio.sleep(0.01)
             return list(woken)
 
-        with wakeups.collected():
+        with wakeups:
             wakeups.post(loop, lambda: woken.append("collected"))
             in_thread(lambda: wakeups.post(loop, lambda: woken.append("other")))
             assert await turn() == ["other"]
@@ -150,7 +150,7 @@ def test_threads_that_deliver_at_once_collect_each_its_own() -> None:
         loop = asyncio.get_running_loop()
 
         def deliver() -> None:
-            with wakeups.collected():
+            with wakeups:
                 wakeups.post(loop, lambda: woken.append("theirs"))
                 collected.set()
                 assert go_on.wait(SECONDS)
@@ -158,7 +158,7 @@ def test_threads_that_deliver_at_once_collect_each_its_own() -> None:
         thread = threading.Thread(target=deliver)
         thread.start()
         assert collected.wait(SECONDS)
-        with wakeups.collected():
+        with wakeups:
             wakeups.post(loop, lambda: woken.append("ours"))
         await asyncio.sleep(0.01)
         assert woken == ["ours"]

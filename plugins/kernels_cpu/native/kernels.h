@@ -39,6 +39,12 @@ constexpr bool can_gate(const Shape& shape) { return shape.rows % (2 * kRows) ==
 // Attention of new tokens; `call.queries` is memory of its own. False where there is no memory.
 bool attend(const Kernel& kernel, Attention call, const Parallel& parallel);
 
+// Whether all ids of a choice are below the size of the vocabulary.
+bool valid(const Choice& choice, size_t vocab);
+
+// A token of each row of logits [vocab], whose choices are valid; -1 where it holds NaN or infinity, or nothing that may be chosen. False where there is no memory.
+bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t vocab, const Choice* choices, int64_t* tokens);
+
 // Rows of the matrix, dequantised: output [count, columns]. False if an index is not below the number of rows.
 bool take_rows(const Matrix& matrix, const int64_t* indices, size_t count, float* output);
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "attention.h"
+#include "drawing.h"
 #include "forms.h"
 
 namespace llmasos {
@@ -205,11 +206,13 @@ struct Kernel {
     void (*gate)(const float*, const float*, float*);
     void (*prepare)(const Attention&, size_t token, bool keeps);
     void (*attend)(const Attention&, size_t first, size_t count, size_t kv_head, float* memory);
+    float (*maxima)(const float* logits, size_t vocab, float* maxima, float* most);
+    void (*weights)(const float* logits, size_t vocab, float top, float factor, float* weights, float* sums);
 };
 
 template <class Isa>
 constexpr Kernel kernel_of(const char* name, const Products* int8 = &products_of<Int8<Isa>>, const Products* bf16 = &products_of<Bf16<Isa>>) {
-    return Kernel{name, {int8, bf16}, Lanes<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run};
+    return Kernel{name, {int8, bf16}, Lanes<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run, Weigh<Isa>::maxima, Weigh<Isa>::weights};
 }
 
 }  // namespace llmasos

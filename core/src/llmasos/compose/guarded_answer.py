@@ -72,7 +72,7 @@ class Relay:
             self._since.pop(-1, None)
             self._since[thread] = time.monotonic()
         while True:
-            with self.wakeups.collected():
+            with self.wakeups:
                 for _ in range(len(self._ready)):
                     with contextlib.suppress(IndexError):  # another thread took it
                         wake = self._ready.popleft()

@@ -16,7 +16,7 @@ _HELD: Final = 8
 
 
 class Detokenizer:
-    """Gives the text that each token adds to the text of the tokens before it.
+    """``push`` gives the text that each token adds to the text of the tokens before it.
 
     The pieces, joined, are what ``Tokenizer.decode`` gives for ``after`` and all tokens, less what it gives for ``after``. Byte-level
     tokens may split a character: 天 is three bytes, an emoji four. Bytes that can still become a character are held back; bytes that
@@ -30,13 +30,11 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = True, after: Sequence[int] = ()) -> None:
         form: Any = getattr(tokenizer, "spelling", _ALWAYS)
-        self._reader: _Reader = (
+        reader: _Reader = (
             _DecodingReader(tokenizer, skip_special, after) if form is None else _ByteReader(tokenizer, skip_special, after, form)
         )
-
-    def push(self, token: int) -> str:
-        """The text that ``token`` completes; empty while a character is incomplete."""
-        return self._reader.push(token)
+        #: The text that a token completes; empty while a character is incomplete.
+        self.push: Final = reader.push
 
 
 class _Reader(Protocol):
@@ -65,12 +63,12 @@ class _ByteReader:
         self._form = form
         self._first = True
         self._droppable = int(form.dropped)
-        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._held = b""
         for token in after:
             if not self._first and not self._droppable:
                 break
             self.push(token)
-        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._held = b""
 
     def push(self, token: int) -> str:
         if self._skip_special and self._tokenizer.is_special(token):
@@ -78,7 +76,10 @@ class _ByteReader:
         data = self._tokenizer.token_bytes(token)
         if self._first:
             data, self._first = self._form.opening(data), False
-        text = self._decode(data)
+        if self._held:
+            data = self._held + data
+        text, used = codecs.utf_8_decode(data, "replace", False)
+        self._held = data[used:]
         if self._droppable and text:
             spaces = len(text) - len(text.lstrip(" "))
             dropped = min(spaces, self._droppable)

@@ -51,11 +51,11 @@ class GenerationWork:
         self._max_new_tokens = request.max_new_tokens
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if request.sampling.ignore_eos else tokenizer.eos_token_ids
-        self._detokenizer = Detokenizer(tokenizer, request.sampling.skip_special_tokens, after=self._prompt)
+        self._text_of_next = Detokenizer(tokenizer, request.sampling.skip_special_tokens, after=self._prompt).push
         self._stops = StopScanner(request.sampling.stop)
         self._stop: str | None = None
         self._text: list[str] = []
-        self._told: list[int] = []
+        self._told: tuple[int, ...] = ()
         drafts = request.sampling.prompt_lookup or (DEFAULT_DRAFT if exact_drafts and request.sampling.copying else 0)
         self._lookup = PromptLookup(drafts) if drafts else None
         self._logprobs: list[TokenLogprob] | None = None if request.sampling.logprobs is None else []
@@ -81,22 +81,25 @@ class GenerationWork:
         """
         self.sampling.accept(token)
         sequence.append(token)
-        self._told.append(token)
+        self._told += (token,)
         if self._logprobs is not None:
             self._logprobs.append(self._logprob(token, logits))
         if token in self._end_tokens:
             return "stop"
         if self._constraint is not None:
             self._constraint.accept(token)
-        text, self._stop = self._stops.push(self._detokenizer.push(token))
-        self._emit(text)
+        text = self._text_of_next(token)
+        if self._params.stop:
+            text, self._stop = self._stops.push(text)
+        if text:
+            self._emit(text)
         if self._stop is not None or (self._constraint is not None and self._constraint.complete):
             return "stop"
         return "length" if sequence.generated >= self._max_new_tokens else None
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        if self._stop is None:
-            self._emit(self._stops.flush())
+        if self._stop is None and (text := self._stops.flush()):
+            self._emit(text)
         self.ticket.finish(
             Generation(
                 text="".join(self._text),
@@ -121,10 +124,9 @@ class GenerationWork:
         return forced or self._lookup.draft(tokens, most)
 
     def _emit(self, text: str) -> None:
-        if text:
-            self._text.append(text)
-            told, self._told = tuple(self._told), []
-            self.ticket.emit(text, told, () if self._logprobs is None else tuple(self._logprobs[len(self._logprobs) - len(told) :]))
+        self._text.append(text)
+        told, self._told = self._told, ()
+        self.ticket.emit(text, told, () if self._logprobs is None else tuple(self._logprobs[len(self._logprobs) - len(told) :]))
 
     def _logprob(self, token: int, logits: npt.NDArray[np.float32]) -> TokenLogprob:
         logprob, alternatives = log_probability(logits, token, self._params.logprobs or 0)

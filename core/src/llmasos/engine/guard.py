@@ -61,7 +61,8 @@ class Guard:
             _log.warning("The %s failed to shut down: %s.", self.label, in_words(error))
 
     def _call(self, method: str, function: Callable[..., R], *arguments: Any) -> R:
-        self.check()
+        if self.lost is not None:
+            raise self.lost
         watch = self._watch
         before, watch.calling = watch.calling, (self.label, method)
         try:
@@ -82,7 +83,8 @@ class Guard:
             raise self.lose(f"The {self.label} failed in {method}: {in_words(error)}.") from error
         finally:
             watch.calling = before
-        self.check()  # it may have been given up while it computed
+        if self.lost is not None:  # it may have been given up while it computed
+            raise self.lost
         return result
 
 

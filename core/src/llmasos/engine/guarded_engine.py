@@ -16,6 +16,9 @@ from llmasos_hookspecs.guarding.watchdog import Watch
 
 _log = logging.getLogger("llmasos.engine")
 
+_LISTS: Final = (list, tuple)
+_FLOAT32: Final = np.dtype(np.float32)
+
 
 class GuardedEngine(Guard):
     """An ``Engine`` that enforces the contract on a plugin's engine.
@@ -37,6 +40,7 @@ class GuardedEngine(Guard):
         self.info: Final[EngineInfo] = engine.info
         self._engine = engine
         self._slots: set[int] = set()
+        self._usual_shape: Final = (1, self.info.vocab_size)
 
     def open(self) -> int:
         return self._new_slot("open", self._call("open", self._engine.open))
@@ -46,12 +50,15 @@ class GuardedEngine(Guard):
 
     def step(self, rows: abc.Sequence[Row]) -> list[npt.NDArray[Any]]:
         results: Any = self._call("step", self._engine.step, rows)
-        if not isinstance(results, list | tuple) or len(results) != len(rows):
+        if not isinstance(results, _LISTS) or len(results) != len(rows):
             raise self.lose(f"The {self.label} returned {_described(results)} from step for {len(rows)} rows.")
+        usual = self._usual_shape
         for row, result in zip(rows, results, strict=True):
+            if row.want == "last" and row.draw is None and getattr(result, "shape", None) == usual and result.dtype is _FLOAT32:
+                continue  # which is quicker to tell than the rest
             if not self._fits(row, result):
                 raise self.lose(f'The {self.label} returned {_described(result)} from step for a row that wants "{row.want}".')
-        return list(results)
+        return results if isinstance(results, list) else list(results)
 
     def media_length(self, media: Media) -> int:
         """The positions that the media takes; from any thread. Raises ``RequestError`` where the engine takes no such media, and

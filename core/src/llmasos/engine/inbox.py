@@ -73,6 +73,8 @@ class Inbox:
 
     def next(self) -> Message | None:
         """The first message, which is removed; None where there is none."""
+        if not self._messages:  # as in most steps, which then need no lock
+            return None
         with self._changes.lock:
             return self._messages.popleft() if self._messages else None
 

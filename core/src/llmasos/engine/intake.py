@@ -81,9 +81,9 @@ class Intake:
         state = None if constraint is None else self._constraints.compile(constraint)
         ticket: Ticket[Generation] = self._ticket(request)
         features = self._info.features
-        work = GenerationWork(
-            request, self._tokenizer, ticket, state, exact_drafts="drafts" in features, engine_draws="sampling" in features
-        )
+        # The likeliest token of logits in the host's memory is found in less time than a draw is asked for.
+        engine_draws = "sampling" in features and (self._info.device != "cpu" or request.sampling.temperature > 0)
+        work = GenerationWork(request, self._tokenizer, ticket, state, exact_drafts="drafts" in features, engine_draws=engine_draws)
         return ticket, work
 
     def _submit_beams(self, request: Request, width: int) -> Ticket[Generation]:

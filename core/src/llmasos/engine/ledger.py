@@ -44,11 +44,15 @@ class KVLedger:
         """Reserve ``tokens`` more tokens for ``slot``; False, and nothing changed, where they are not free."""
         if tokens > self.capacity - self.used:
             return False
+        self._reserve(slot, tokens)
+        return True
+
+    def _reserve(self, slot: int, tokens: int) -> None:
+        """Reserve tokens that are free."""
         if slot in self._reserved or slot not in self._held or tokens < 0:
             raise ValueError(f"slot {slot} cannot reserve {tokens} tokens: it is not open, or has a reservation")
         self._reserved[slot] = tokens
         self.used += tokens
-        return True
 
     def commit(self, slot: int) -> None:
         """Turn the reservation of ``slot`` into held tokens, after the step that computed them."""

@@ -6,21 +6,31 @@ from typing import Final
 
 #: Seconds of computing after which an old measurement counts half.
 _HALF_LIFE: Final = 10.0
+#: Seconds of computing that are one measurement: steps are added up to it, because a power is the dearest operation of a short step.
+_MEASURED: Final = 0.1
 
 
 class _Rate:
     def __init__(self) -> None:
-        self._tokens = 0.0
-        self._seconds = 0.0
+        self._tokens = self._seconds = 0.0
+        self._new_tokens = 0
+        self._new_seconds = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
-        keep = 0.5 ** (seconds / _HALF_LIFE)
-        self._tokens = self._tokens * keep + tokens
-        self._seconds = self._seconds * keep + seconds
+        self._new_tokens += tokens
+        self._new_seconds += seconds
+        if self._new_seconds > _MEASURED:
+            self._tokens, self._seconds = self._sums()
+            self._new_tokens, self._new_seconds = 0, 0.0
+
+    def _sums(self) -> tuple[float, float]:
+        keep = 0.5 ** (self._new_seconds / _HALF_LIFE)
+        return self._tokens * keep + self._new_tokens, self._seconds * keep + self._new_seconds
 
     @property
     def value(self) -> float:
-        return self._tokens / self._seconds if self._seconds > 0 else 0.0
+        tokens, seconds = self._sums()
+        return tokens / seconds if seconds > 0 else 0.0
 
 
 class Rates:

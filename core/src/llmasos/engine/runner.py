@@ -171,19 +171,21 @@ class Runner:
 
     def step(self) -> bool:
         """Run one step; False where there was nothing to do. Raises ``EngineFailed`` where the engine is lost."""
-        self._expire()
-        with self._wakeups.collected():
+        if self._deadlines:
+            self._expire()
+        with self._wakeups:
             planned = self.scheduler.plan()
         if planned:
             began = self._clock()
-            outcomes = execute(self._engine, [part.row for part in planned])
-            computed = self._sort_out(planned, outcomes)
-            self._count(computed, began, self._clock())
+            computed = self._sort_out(planned, execute(self._engine, [part.row for part in planned]))
+            ended = self._clock()
             if self._on_started is not None:
-                for sequence in (part.sequence for part, _ in computed if not part.sequence.cost):
-                    tell(self._on_started, started_record(sequence))
-            self.scheduler.commit(part for part, _ in computed)
-            with self._wakeups.collected():
+                self._tell_started(self._on_started, computed)
+            prefill, decode = self.scheduler.commit(computed)
+            self.scheduler.rates.add(prefill, decode, ended - began)
+            if self._meter is not None and computed:
+                self._meter.add(self.scheduler, prefill, decode, ended - began, ended)
+            with self._wakeups:
                 self._advance(computed)
         else:
             self._give_up_stuck()
@@ -192,10 +194,16 @@ class Runner:
             self._meter.flush(self.scheduler, self._clock())
         return bool(planned) or not self.idle
 
-    def _sort_out(self, planned: list[Planned], outcomes: list[Logits | Exception]) -> list[tuple[Planned, Logits]]:
-        """The rows that were computed, with their logits. Reservations of failed rows are released. The sequence of a row on which the
+    @staticmethod
+    def _tell_started(listener: Callable[[RequestStarted], None], computed: list[Planned]) -> None:
+        for part in computed:
+            if not part.sequence.cost:
+                tell(listener, started_record(part.sequence))
+
+    def _sort_out(self, planned: list[Planned], outcomes: list[Logits | Exception]) -> list[Planned]:
+        """The rows that were computed, which get their logits. Reservations of failed rows are released. The sequence of a row on which the
         engine failed fails; a row that found no room (``CapacityExceeded``) is planned again, smaller or after something was evicted."""
-        computed: list[tuple[Planned, Logits]] = []
+        computed: list[Planned] = []
         short: list[Planned] = []
         for part, outcome in zip(planned, outcomes, strict=True):
             if isinstance(outcome, Exception):
@@ -205,7 +213,8 @@ class Runner:
                 else:
                     self._fail(part.sequence, _broken(part.sequence, outcome))
             else:
-                computed.append((part, outcome))
+                part.logits = outcome
+                computed.append(part)
         if computed:
             self.moves += 1
             self._stalled = 0
@@ -234,17 +243,17 @@ class Runner:
                 ),
             )
 
-    def _advance(self, computed: list[tuple[Planned, Logits]]) -> None:
+    def _advance(self, computed: list[Planned]) -> None:
         """Pass on the results of a step: sample all generations in one batch, accept tokens that the engine sampled, and give the other
         works their logits."""
         samplings: list[_Sampling] = []
-        for part, logits in computed:
-            part.sequence.tell_prefill()
-            if len(logits) == 0:
+        for part in computed:
+            sequence, logits = part.sequence, part.logits
+            if sequence.on_prefill is not None:
+                sequence.tell_prefill()
+            if len(logits) == 0 or sequence.state == "finished":  # no more than a part of a prompt, or its group ended in this step
                 continue
-            sequence, work = part.sequence, part.sequence.work
-            if sequence.state == "finished":  # its group ended in this step
-                continue
+            work = sequence.work
             if work.reads == "tokens" and part.row.draw is not None:
                 token = int(logits[0])
                 self._push(_Sampling(sequence, work, logits, ()), None if token < 0 else token)
@@ -367,13 +376,6 @@ class Runner:
         if self._on_finished is None:
             return
         tell(self._on_finished, finished_record(sequence, self._clock(), reason, error))
-
-    def _count(self, computed: list[tuple[Planned, Logits]], began: float, ended: float) -> None:
-        decode = sum(1 for part, _ in computed if part.sequence.decoding)
-        prefill = sum(len(part.row.tokens) for part, _ in computed if not part.sequence.decoding)
-        self.scheduler.rates.add(prefill, decode, ended - began)
-        if self._meter is not None and computed:
-            self._meter.add(self.scheduler, prefill, decode, ended - began, ended)
 
 
 def _broken(sequence: Sequence, error: Exception) -> EngineFailed:

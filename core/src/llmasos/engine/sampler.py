@@ -10,6 +10,7 @@ All on one thread: most passes are too short for numpy to let go of the interpre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -73,6 +74,7 @@ class SamplingState:
         params: of the request.
         seed: the request's, or a fresh one.
         drawn: tokens sampled so far, which is the index in the random stream.
+        plain: whether ``changed`` changes nothing.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], mask: Mask | None = None) -> None:
@@ -84,7 +86,7 @@ class SamplingState:
         self._generated = TokenCounts() if params.presence_penalty or params.frequency_penalty else None
         self._bias_ids = np.fromiter(params.logit_bias.keys(), np.int64, len(params.logit_bias))
         self._bias = np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias))
-        self._plain = not (self._seen or self._generated or len(self._bias) or mask)
+        self.plain: Final = not (self._seen or self._generated or len(self._bias) or mask)
 
     def draw(self) -> Draw:
         """The ``Draw`` with which an engine samples the next token itself; it cannot hold a constraint's mask."""
@@ -102,9 +104,12 @@ class SamplingState:
 
     def changed(self, logits: Logits) -> Logits:
         """[vocab] ``logits`` with bias, penalties and constraint; the same array where nothing changes, else a copy."""
-        if self._plain:
+        if self.plain:
             return logits
-        changed = logits.copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._changed(logits.copy())
+
+    def _changed(self, changed: Logits) -> Logits:
         params = self.params
         if len(self._bias):
             changed[self._bias_ids] += self._bias
@@ -127,19 +132,33 @@ def sample(rows: Sequence[Logits], states: Sequence[SamplingState]) -> list[int 
     None for a row that holds NaN or infinity, or nothing that may be chosen.
     """
     tokens: list[int | None] = [None] * len(rows)
-    if not rows:
-        return tokens
+    random: list[int] = []
+    for place, (logits, state) in enumerate(zip(rows, states, strict=True)):
+        if state.params.temperature:
+            random.append(place)
+        else:
+            tokens[place] = _likeliest(logits if state.plain else state.changed(logits))
+    if random:
+        for place, token in zip(random, _drawn([rows[place] for place in random], [states[place] for place in random]), strict=True):
+            tokens[place] = token
+    return tokens
+
+
+def _likeliest(logits: Logits) -> int | None:
+    best = int(logits.argmax())  # of a row with NaN this is a NaN
+    return best if math.isfinite(logits.item(best)) else None
+
+
+def _drawn(rows: Sequence[Logits], states: Sequence[SamplingState]) -> list[int | None]:
+    """As ``sample``, for temperatures above 0."""
+    tokens: list[int | None] = [None] * len(rows)
     weights = Weights(len(rows[0]))
     whole: dict[int, Blocks] = {}
     narrow: dict[int, Tokens] = {}
     with np.errstate(over="ignore", invalid="ignore"):
         for place, state in enumerate(states):
             logits, params, masked = state.changed(rows[place]), state.params, state.mask is not None
-            if params.temperature == 0:
-                best = int(logits.argmax())  # of a row with NaN this is a NaN
-                if np.isfinite(logits[best]):
-                    tokens[place] = best
-            elif params.top_k == 0 and params.top_p == 1.0 and params.min_p == 0.0:
+            if params.top_k == 0 and params.top_p == 1.0 and params.min_p == 0.0:
                 sums = weights.weigh(logits, params.temperature, masked=masked)
                 if sums is not None:
                     whole[place] = Blocks(logits, sums)

@@ -245,6 +245,8 @@ class Ticket(Generic[R]):
                 self._listener(piece)
             if self._readers:
                 self._changes.tell()
+            if not self._async_readers:
+                return
             callbacks, self._async_readers = self._async_readers, []
         for wake in callbacks:
             wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 Wake = Callable[[], object]
@@ -22,40 +22,40 @@ class Wakeups:
     """Posts calls to readers, from any thread.
 
     ``call_soon_threadsafe`` writes to a pipe and makes an event loop poll: 64 answers that one event loop reads would cost it 64 of them a
-    step. While a thread delivers a step, its calls are collected, and each reader gets those that are its own at once.
+    step. In a ``with`` block over the wakeups, in which a thread delivers a step, what it posts is collected; at the end of the block each
+    reader gets at once what is its own.
     """
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
+        self._delivering: set[int] = set()
         self._collected: dict[int, dict[Reader, list[Wake]]] = {}
 
     def post(self, reader: Reader, wake: Wake) -> None:
-        """Have ``reader`` call ``wake``: at once, or where this thread delivers a step, at its end."""
-        if threading.get_ident() in self._collected:  # which this thread alone changes
+        """Have ``reader`` call ``wake``: at once, or at the end of this thread's ``with`` block."""
+        thread = threading.get_ident()
+        if thread in self._delivering:
             with self._lock:
-                self._collected[threading.get_ident()].setdefault(reader, []).append(wake)
+                self._collected.setdefault(thread, {}).setdefault(reader, []).append(wake)
         else:
             _post(reader, (wake,))
 
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
-        """Collect what this thread posts, and post it at the end of the ``with`` block."""
+    def __enter__(self) -> None:
+        self._delivering.add(threading.get_ident())
+
+    def __exit__(self, *_: object) -> None:
         thread = threading.get_ident()
-        with self._lock:
-            self._collected[thread] = {}
-        try:
-            yield
-        finally:
+        self._delivering.discard(thread)
+        if thread in self._collected:  # else nobody waits, and no step needs the lock
             with self._lock:
-                last = self._collected.pop(thread)
+                last = self._collected.pop(thread, {})
             _post_all(last)
 
     def flush(self) -> None:
         """Post what was collected; from any thread, where one that delivers hangs in a plugin."""
         with self._lock:
-            collected = list(self._collected.values())
-            self._collected = {thread: {} for thread in self._collected}
-        for wakes in collected:
+            collected, self._collected = self._collected, {}
+        for wakes in collected.values():
             _post_all(wakes)
 
 

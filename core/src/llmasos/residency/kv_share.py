@@ -43,7 +43,8 @@ class SharedKVLedger(KVLedger):
     def reserve(self, slot: int, tokens: int) -> bool:
         if self.used + tokens > self._share.drawn and not self._draw(self.used + tokens):
             return False
-        return super().reserve(slot, tokens)
+        self._reserve(slot, tokens)  # what is drawn is free, and less than ``capacity``, which takes longer to tell
+        return True
 
     def release(self, slot: int) -> None:
         super().release(slot)

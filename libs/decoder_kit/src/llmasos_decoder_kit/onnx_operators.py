@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_decoder_kit.installed import find_installed
-from llmasos_hookspecs import QuantizedTensor
+from llmasos_hookspecs import Draw, QuantizedTensor
 
 #: The group of entry points.
 GROUP: Final = "llmasos.onnx_operators"
@@ -77,6 +77,14 @@ class InstalledAttention:
     operator: str
 
 
+class TokenDraws(Protocol):
+    """Draws tokens from logits in the place of the runtime."""
+
+    def draw(self, rows: Sequence[npt.NDArray[np.float32]], draws: Sequence[Draw]) -> npt.NDArray[np.int64]:
+        """The token of each row of logits [vocab], int64 [n], as its ``Draw`` says; -1 where it holds NaN or infinity, or no token may be
+        chosen. A row's token depends on that row and its draw alone."""
+
+
 class OnnxOperators(Protocol):
     """Operators of one package.
 
@@ -84,11 +92,13 @@ class OnnxOperators(Protocol):
         name: what the cache of built graphs tells them by, with the version of their layout, such as "mine/1".
         library: the shared library that registers them with a session.
         attention: the operator for attention, if there is one.
+        draws: what draws tokens from the logits of a graph with these operators; None: the runtime does.
     """
 
     name: str
     library: Path
     attention: InstalledAttention | None
+    draws: TokenDraws | None
 
     def refusal(self) -> str | None:
         """Why they are not faster than ONNX Runtime's own on this machine, as the end of a sentence; None if they are.

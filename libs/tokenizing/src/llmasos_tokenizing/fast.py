@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from tokenizers import Tokenizer as Backend
 
 from llmasos_hookspecs import RequestError
 from llmasos_tokenizing.panics import guarded
 from llmasos_tokenizing.pieces import spelling_of
+
+#: Tokens at most whose bytes are kept, for each tokenizer: the library takes longer to tell them than the rest of a token's text.
+_KEPT: Final = 1 << 14
 
 
 class FastTokenizer:
@@ -31,6 +34,7 @@ class FastTokenizer:
         self.special_tokens: Mapping[str, str] = named
         self._eos = eos_token_ids
         self._size = size
+        self._bytes: dict[int, bytes] = {}
         self._added = {token: (entry.content, entry.special) for token, entry in backend.get_added_tokens_decoder().items()}
         self.spelling = spelling_of(backend)
         bos = named.get("bos_token")
@@ -95,6 +99,14 @@ class FastTokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of ``token``; none for an id that only pads the vocabulary. Without a ``spelling`` they are those that it has alone."""
+        data = self._bytes.get(token)
+        if data is None:
+            data = self._spelt(token)
+            if len(self._bytes) < _KEPT:
+                self._bytes[token] = data
+        return data
+
+    def _spelt(self, token: int) -> bytes:
         if (added := self._added.get(token)) is not None:
             return added[0].encode()
         piece = self.backend.id_to_token(token)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.histories import Histories
@@ -14,6 +15,7 @@ from llmasos_backend_onnx.layout import Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
 from llmasos_backend_onnx.steps import Floats, Integers, check_length, check_room, checked_tokens, wanted_logits
+from llmasos_decoder_kit.onnx_operators import TokenDraws
 from llmasos_hookspecs import EngineFailed, EngineInfo, Row
 
 #: Padded attention positions allowed for each token of a run: computing padding is cheaper than another run.
@@ -33,6 +35,7 @@ class OnnxEngine:
 
     Args:
         histories: the tokens of each slot, for models whose keys depend on the sequence length and must then be recomputed.
+        draws: draws the tokens of rows with a ``draw``, for engines with the feature ``sampling``.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class OnnxEngine:
         prefill_chunk: int,
         kv_tokens: int | None,
         histories: Histories | None = None,
+        draws: TokenDraws | None = None,
     ) -> None:
         self._info = info
         self._session: DecoderSession | None = session
@@ -52,6 +56,7 @@ class OnnxEngine:
         self._chunk = prefill_chunk
         self._kv_tokens = kv_tokens
         self._histories = histories
+        self._draws = draws
 
     @property
     def info(self) -> EngineInfo:
@@ -64,12 +69,12 @@ class OnnxEngine:
             self._histories.open(slot)
         return slot
 
-    def step(self, rows: Sequence[Row]) -> list[Floats]:
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         session = self._running()
         tokens = checked_tokens(rows, self._slots.length, self._info)
         check_room(self._kv_tokens, self._slots.tokens, sum(map(len, tokens)))
         session.begin_step()
-        results: list[Floats] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
+        results: list[npt.NDArray[Any]] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
         of_prompt = [len(row.tokens) > 1 and not row.generated for row in rows]
         for compute, kind in ((session.prefill, True), (session.decode, False)):
             self._compute(compute, rows, tokens, [index for index, found in enumerate(of_prompt) if found is kind], results)
@@ -78,6 +83,8 @@ class OnnxEngine:
             self._slots.set_length(row.slot, row.position + len(row.tokens))
             if self._histories is not None:
                 self._histories.set(row.slot, row.position, row.tokens)
+        if self._draws is not None:
+            _draw(self._draws, rows, results)
         return results
 
     def truncate(self, slot: int, length: int) -> None:
@@ -113,7 +120,7 @@ class OnnxEngine:
         rows: Sequence[Row],
         tokens: Sequence[Integers],
         indices: Sequence[int],
-        results: list[Floats],
+        results: list[npt.NDArray[Any]],
     ) -> None:
         """Compute the results of some rows, in as few runs as their bounds allow."""
         begun = dict.fromkeys(indices, 0)
@@ -155,3 +162,12 @@ class OnnxEngine:
         if self._session is None:
             raise EngineFailed(_SHUT_DOWN)
         return self._session
+
+
+def _draw(draws: TokenDraws, rows: Sequence[Row], results: list[npt.NDArray[Any]]) -> None:
+    """Replace the logits of rows with a ``draw`` by the token that is drawn from them."""
+    wanted = [(place, row.draw) for place, row in enumerate(rows) if row.draw is not None]
+    if wanted:
+        tokens = draws.draw([results[place][0] for place, _ in wanted], [draw for _, draw in wanted])
+        for index, (place, _) in enumerate(wanted):
+            results[place] = tokens[index : index + 1]

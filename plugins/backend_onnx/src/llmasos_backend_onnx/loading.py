@@ -153,6 +153,8 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         f"A sequence that grows past {switch:,} tokens has all of them computed again once, since its rotations change there."
         for switch in ropes.switches
     ]
+    draws = None if operators is None else operators.draws
+    extra = {feature for feature, offered in (("drafts", options.exact_drafts), ("sampling", draws is not None)) if offered}
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=length,
@@ -160,7 +162,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes,
         dtype=built["dtype"],
-        features=frozenset({"fork", "batch", "kv_cache"} | ({"drafts"} if options.exact_drafts else set())),
+        features=frozenset({"fork", "batch", "kv_cache"} | extra),
         notes=(*built["notes"], *switches, *unread_note(checkpoint)),
     )
     decoder = DecoderSession(
@@ -173,4 +175,4 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         pads=operators is None or operators.attention is None,
     )
     histories = Histories(ropes) if ropes.switches else None
-    return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories)
+    return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories, draws=draws)

@@ -6,9 +6,9 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -52,6 +52,7 @@ def _library() -> ctypes.CDLL:
         ("bytes", number, [shape]),
         ("multiply", flag, [text, number, shape, pointer, number, *[pointer] * 4, real, pointer, flag, number, number, pointer]),
         ("attend", flag, [text, *[number] * 4, real, real, pointer, pointer, number, *[pointer] * 4, number, number, pointer]),
+        ("draw", flag, [text, pointer, number, number, pointer, pointer]),
         ("take_rows", flag, [shape, pointer, number, pointer, number, pointer]),
         ("read", ctypes.c_uint64, [pointer, number, number]),
     ):
@@ -251,6 +252,19 @@ def attend(
     given = (states.ctypes.data, places.ctypes.data, keys.ctypes.data, values.ctypes.data)
     Attending(attention, width, name=name, threads=threads)(len(places), *given, length, output.ctypes.data)
     return output
+
+
+def draw(rows: Sequence[Floats], choices: npt.NDArray[Any], *, name: str | None = None) -> Integers:
+    """A token of each row of logits, contiguous float32 [vocab]: int64 [n], -1 where a row has none; ``choices`` [n] as in ``drawing``."""
+    tokens = np.empty(len(rows), np.int64)
+    if not len(rows):
+        return tokens
+    vocab = len(rows[0])
+    if any(row.shape != (vocab,) or row.dtype != _FLOAT or not row.flags.c_contiguous for row in rows) or len(choices) != len(rows):
+        raise ValueError("The rows of logits are no contiguous float32 arrays of one length, with a choice for each.")
+    count, addresses = len(rows), np.array([row.__array_interface__["data"][0] for row in rows], np.uint64)
+    _checked(_library().llmasos_kernels_draw(_named(name), addresses.ctypes.data, count, vocab, choices.ctypes.data, tokens.ctypes.data))
+    return tokens
 
 
 def take_rows(matrix: PackedMatrix, indices: Integers) -> Floats:

@@ -9,6 +9,7 @@ from typing import Final
 from llmasos_decoder_kit.onnx_operators import InstalledAttention, PackedLinear
 from llmasos_hookspecs import QuantizedTensor
 from llmasos_kernels_cpu import library
+from llmasos_kernels_cpu.drawing import CpuDraws
 from llmasos_kernels_cpu.packing import pack
 from llmasos_kernels_cpu.shape import PRECISIONS, ROWS, Precision
 
@@ -18,11 +19,12 @@ _DOMAIN: Final = "llmasos.kernels_cpu"
 
 
 class CpuOperators:
-    """Products of packed matrices with activations in int8, for groups of a multiple of 16 columns, or one a row; and attention."""
+    """Products of packed matrices with activations in int8, for groups of a multiple of 16 columns, or one a row; attention; draws."""
 
     name = f"cpu/{LAYOUT}"
     precision: Precision = "int8"
     attention = InstalledAttention(_DOMAIN, "Attention")
+    draws = CpuDraws()
 
     @property
     def library(self) -> Path:

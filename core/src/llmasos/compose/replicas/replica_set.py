@@ -334,7 +334,7 @@ class ReplicaSet(Fleet):
 
     def _received(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
         if verb == "answers":
-            with self._wakeups.collected():
+            with self._wakeups:
                 for answer in arguments[0]:
                     self._answer(replica, *answer)
         elif verb == "told":
