@@ -2,8 +2,9 @@
 
 A table for each number of rows of activations, in Markdown: for each format, shape, form of activations and instruction set the GB/s of
 packed weights read and the GFLOP/s computed, the fastest of some runs, each with its share of a limit. The limits are measured just before,
-on the same threads: the bandwidth at which they only read a memory that no cache holds, and the rate of a large product of int8 by ONNX
-Runtime, or of bfloat16 by torch. The matrices of a shape are many copies, together larger than the caches, as the layers of a model are.
+on the same threads: the bandwidth at which they only read a memory that no cache holds, and the rate of a large product of int8 or of
+bfloat16 by torch, without any scales. The matrices of a shape are many copies, together larger than the caches, as the layers of a model
+are.
 
 It takes about three minutes on two quiet cores.
 """
@@ -20,7 +21,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from benchmarks.limits import bfloat16_rate, int8_rate
+from benchmarks.limits import product_rate
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.packing import PackedMatrix
 from llmasos_kernels_cpu.shape import PRECISIONS, Precision, Shape
@@ -53,7 +54,7 @@ class Limits:
     def measure(cls, threads: int, times: int) -> Limits:
         memory = np.ones(_LARGE // 8, dtype=np.uint64)
         bandwidth = memory.nbytes / min(_seconds(lambda: library.read(memory, threads)) for _ in range(times))
-        return cls(threads, bandwidth, {"int8": int8_rate(threads), "bf16": bfloat16_rate(threads)})
+        return cls(threads, bandwidth, {"int8": product_rate("int8", threads), "bf16": product_rate("bfloat16", threads)})
 
     @property
     def sentence(self) -> str:

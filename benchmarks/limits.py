@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import attrs
-import numpy as np
-import onnx
-import onnxruntime as ort
-from onnx import TensorProto, helper
 
 from llmasos_devtools.doctor.hardware import measure_bandwidth
 
@@ -51,48 +48,23 @@ def measure_limits() -> Limits:
     """Takes about three seconds."""
     return Limits(
         bandwidth=measure_bandwidth(2, available=4 << 30).read,
-        float32=_rate(_product(np.float32, 2)),
-        int8=int8_rate(2),
+        float32=product_rate("float32", 2),
+        int8=product_rate("int8", 2),
     )
 
 
-def int8_rate(threads: int) -> float:
-    """Operations a second of a large product of bytes by ONNX Runtime."""
-    return _rate(_product(np.uint8, threads))
-
-
-def bfloat16_rate(threads: int) -> float:
-    """Operations a second of a large product of bfloat16 by torch."""
+def product_rate(dtype: Literal["float32", "bfloat16", "int8"], threads: int) -> float:
+    """Operations a second of a large product by torch, whose kernels for all three are those of oneDNN or as fast."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    one, two = (torch.ones(_SIDE, _SIDE, dtype=torch.bfloat16) for _ in range(2))
+    one, two = (torch.ones(_SIDE, _SIDE, dtype=getattr(torch, dtype)) for _ in range(2))
+    multiply = torch._int_mm if dtype == "int8" else torch.mm  # of bytes the former gives the whole sums
     try:
-        return _rate(lambda: one @ two)
+        return _rate(lambda: multiply(one, two))
     finally:
         torch.set_num_threads(before)
-
-
-def _product(kind: type, threads: int) -> Callable[[], object]:
-    """Multiplies two square matrices with ONNX Runtime."""
-    whole = kind is np.uint8
-    stored = TensorProto.UINT8 if whole else TensorProto.FLOAT
-    result = TensorProto.INT32 if whole else TensorProto.FLOAT
-    rng = np.random.default_rng(0)
-    one, two = (rng.integers(0, 127, (_SIDE, _SIDE)).astype(kind) for _ in range(2))
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger" if whole else "MatMul", ["x", "w"], ["y"])],
-        "product",
-        [helper.make_tensor_value_info("x", stored, [_SIDE, _SIDE])],
-        [helper.make_tensor_value_info("y", result, [_SIDE, _SIDE])],
-        [onnx.numpy_helper.from_array(two, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"x": one})
 
 
 def _rate(run: Callable[[], object], seconds: float = 1.0) -> float:

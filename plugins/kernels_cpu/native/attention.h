@@ -118,10 +118,16 @@ struct Attend {
                     continue;
                 }
             turn(keys, present, width, block);
-            for (size_t token = first; token < first + count; ++token)
-                if (key <= call.places[token].position)
-                    for (size_t head = 0; head < group; ++head)
-                        score(shape, queries_of(token) + head * width, block, scores_of(token) + head * span + (key - begin));
+            size_t from = first;  // the first token that sees the block
+            while (call.places[from].position < key) ++from;
+            in_parts((first + count - from) * group, [&](auto queries, size_t at) {
+                const float* some[queries];
+                Floats found[queries];
+                for (int each = 0; each < queries; ++each) some[each] = queries_of(from + (at + each) / group) + (at + each) % group * width;
+                score<queries>(some, block, width, 0, found);
+                for (int each = 0; each < queries; ++each)
+                    Isa::store(scores_of(from + (at + each) / group) + (at + each) % group * span + (key - begin), capped(shape, found[each]), kKeys);
+            });
         }
         for (size_t token = first; token < first + count; ++token) {
             const size_t position = call.places[token].position, seen = call.first_seen(position);
@@ -144,7 +150,7 @@ private:
         constexpr operator int() const { return value; }
     };
 
-    // Calls use(number of heads, the first of them) for all heads of a group, as many at once as there are registers for.
+    // Calls use(number of heads, the first of them) for all heads of a group, or queries, as many at once as there are registers for.
     template <class Use>
     static void in_parts(size_t group, Use use) {
         size_t at = 0;
@@ -168,20 +174,23 @@ private:
         }
     }
 
-    // Scores of sixteen keys whose elements lie side by side.
-    static void score(const AttentionShape& shape, const float* query, const float* block, float* to) {
-        Floats sums[8];
-        for (size_t part = 0; part < 8; ++part) {
-            Floats low = Isa::zero(), high = Isa::zero();
-            for (size_t element = part; element < shape.width; element += kRows) {
-                low = Isa::fma(Isa::all(query[element]), Isa::some(block + element * kKeys, kKeys), low);
-                high = Isa::fma(Isa::all(query[element + 8]), Isa::some(block + (element + 8) * kKeys, kKeys), high);
-            }
-            sums[part] = Isa::add(low, high);
+    // Products of some queries with sixteen keys whose elements lie side by side, over every element that is `first` plus a multiple of `step`. The sum
+    // is that of two with twice the step, down to a sum for each element % 16: the order of `Lanes::total`.
+    template <int queries, size_t step = 1>
+    LLMASOS_INLINE static void score(const float* const (&from)[queries], const float* block, size_t width, size_t first, Floats (&sums)[queries]) {
+        if constexpr (step == kRows) {
+            for (Floats& sum : sums) sum = Isa::zero();
+            size_t element = first;
+            do {
+                const Floats keys = Isa::some(block + element * kKeys, kKeys);
+                for (int each = 0; each < queries; ++each) sums[each] = Isa::fma(Isa::all(from[each][element]), keys, sums[each]);
+            } while ((element += step) < width);
+        } else {
+            Floats others[queries];
+            score<queries, 2 * step>(from, block, width, first, sums);
+            score<queries, 2 * step>(from, block, width, first + step, others);
+            for (int each = 0; each < queries; ++each) sums[each] = Isa::add(sums[each], others[each]);
         }
-        for (int half = 4; half; half /= 2)
-            for (int part = 0; part < half; ++part) sums[part] = Isa::add(sums[part], sums[part + half]);
-        Isa::store(to, capped(shape, sums[0]), kKeys);
     }
 
     // The same of keys as they lie, of which the first `present` are there, for some heads. Asks for later keys, and for the values of these,

@@ -158,6 +158,14 @@ def test_a_matrix_that_is_cut_short_is_refused() -> None:
         library.multiply(PackedMatrix(matrix.shape, matrix.data[:, :-1].copy()), np.zeros((1, 64), np.float32))
 
 
+def test_a_form_of_activations_that_the_library_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of one that is older than the Python around it."""
+    monkeypatch.setattr(library, "PRECISIONS", ("int8", "bf16", "fp8"))
+    matrix = packed(FORMS["q4_0"].tensor(16, 64, np.random.default_rng(7)))
+    with pytest.raises(LLMasOSError, match="int8 or to bfloat16 only"):
+        library.multiply(matrix, np.zeros((1, 64), np.float32), precision="fp8")  # type: ignore[arg-type]  # that is the test
+
+
 def test_products_of_several_threads_at_once_are_right() -> None:
     """The pool serves one, the others compute alone."""
     random = np.random.default_rng(8)
