@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +36,19 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_
 
 # A script makes what runs in its background ignore SIGINT, and programs inherit that; the tests of Ctrl-C need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _settrace(function: Any, install: Callable[[Any], None] = sys.settrace) -> None:
+    """``sys.settrace``, again where another thread was at it: CPython refuses the second."""
+    while True:
+        try:
+            return install(function)
+        except RuntimeError:
+            time.sleep(0)
+
+
+if threading.gettrace() is not None:  # coverage is measured: a thread that cannot install its trace function would never run
+    sys.settrace = _settrace
 
 # How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 50 examples where a test sets no number of
 # its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.

@@ -102,8 +102,10 @@ def test_a_right_placement_passes(run_conformance: Callable[..., Any]) -> None:
     assert not outcomes.skipped
 
 
-# What a wrong placement forgets to close is collected some time.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+# What a wrong placement forgets to close is collected some time, and its threads meet pipes that are closed.
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::ResourceWarning"
+)
 @pytest.mark.parametrize("defect", WRONG)
 def test_a_wrong_placement_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """A placement with one defect fails the test that is meant to find it."""
