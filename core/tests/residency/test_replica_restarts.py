@@ -11,7 +11,7 @@ from core.tests.seats import ScriptedPlacement, ScriptedSeat, specs
 
 from llmasos.compose.replicas import restarts
 from llmasos.compose.replicas.replica_set import ReplicaSet
-from llmasos_hookspecs import EngineFailed, Request, SeatSpec
+from llmasos_hookspecs import EngineFailed, PromptProgress, Request, SeatSpec
 
 SECONDS = 120.0  # after which somebody counts as one who waits for ever
 
@@ -76,6 +76,26 @@ def test_a_replica_that_died_often_comes_back(replicas: ReplicaSet, placement: M
     whole = replicas._changes.wait_for(lambda: [each["state"] for each in replicas.describe()] == ["ready"] * 2, SECONDS)
     assert whole
     assert placement.starts.count(1) == 1
+
+
+def test_a_request_of_which_nothing_is_computed_moves_with_its_progress() -> None:
+    """That it has a slot is told before its first step: the replica that dies in that step had not begun it."""
+
+    class FirstDies(ScriptedSeat):
+        def submitted(self, request: Request) -> None:
+            if placement.seats.index(self) != 0:
+                return self.answer(request.id)
+            self.tell("answers", [("prefill", request.id, PromptProgress(total=2, cached=0, processed=0, seconds=0.0))])
+            return self.end("died in the first step")
+
+    placement = ScriptedPlacement(lambda _, on_message, on_end: FirstDies(on_message, on_end))
+    made = ReplicaSet("m", specs(1), placement)
+    try:
+        ticket = made.submit(request())
+        assert ticket.result(SECONDS).text == "x"
+        assert ticket.progress == PromptProgress(total=2, cached=0, processed=0, seconds=0.0)
+    finally:
+        made.close()
 
 
 def test_a_model_whose_replicas_all_die_is_lost(replicas: ReplicaSet, placement: MortalPlacement, lost: threading.Event) -> None:

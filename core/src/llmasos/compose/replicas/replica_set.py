@@ -396,7 +396,7 @@ class ReplicaSet(Fleet):
                 job.told = True
                 now = self._clock()
                 self._scaling.first_token(now, now - job.request.arrival)
-            job.begun = True
+            job.begun = job.begun or verb != "prefill"  # which is told before anything is computed
             if ends:
                 job.left -= 1
                 if not job.left:
