@@ -33,7 +33,7 @@ class Options:
         default="redact",
         validator=attrs.validators.in_(("redact", "block", "placeholders")),
         metadata={
-            "help": "`redact` puts a placeholder in its place, `placeholders` also puts the value back into the answer to whom gave it, "
+            "help": "`redact` puts a placeholder in its place, `placeholders` also puts the value back into the answer, "
             "`block` refuses the text."
         },
     )
