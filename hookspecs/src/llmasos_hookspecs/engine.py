@@ -73,6 +73,11 @@ class EngineInfo:
         """Bytes that the engine takes whatever its slots hold."""
         return self.weight_bytes + self.media_bytes
 
+    @property
+    def in_host_memory(self) -> bool:
+        """Whether its logits are in the memory of the process, where reading them copies nothing."""
+        return self.device == "cpu"
+
 
 @attrs.frozen
 class Row:

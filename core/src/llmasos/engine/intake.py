@@ -82,7 +82,7 @@ class Intake:
         ticket: Ticket[Generation] = self._ticket(request)
         features = self._info.features
         # The likeliest token of logits in the host's memory is found in less time than a draw is asked for.
-        engine_draws = "sampling" in features and (self._info.device != "cpu" or request.sampling.temperature > 0)
+        engine_draws = "sampling" in features and (request.sampling.temperature > 0 or not self._info.in_host_memory)
         work = GenerationWork(request, self._tokenizer, ticket, state, exact_drafts="drafts" in features, engine_draws=engine_draws)
         return ticket, work
 
