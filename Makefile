@@ -18,8 +18,8 @@ SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 KILLS  ?= 20
 # Per cent of lines and branches that `make coverage` asks for; they are raised as tests are added, and not lowered.
-CORE_FLOOR      ?= 60
-HOOKSPECS_FLOOR ?= 75
+CORE_FLOOR      ?= 90
+HOOKSPECS_FLOOR ?= 90
 SECONDS ?= 1200
 
 .PHONY: demo test test-long test-arm lint docs bench bench-guards bench-kernels bench-load bench-loop bench-sampling bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
