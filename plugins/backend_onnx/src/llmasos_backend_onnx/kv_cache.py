@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from llmasos_decoder_kit.reserved import reserve
+
 _PAGE: Final = mmap.PAGESIZE
 
 
@@ -24,7 +26,7 @@ class KVCache:
         self.shape = (kv_heads, length, head_dim)
         self.row_bytes = kv_heads * length * head_dim * np.dtype(dtype).itemsize
         self.bytes_per_token = 2 * layers * kv_heads * head_dim * np.dtype(dtype).itemsize
-        self._maps = [_reserve(rows * self.row_bytes) for _ in range(2 * layers)]
+        self._maps = [reserve(rows * self.row_bytes) for _ in range(2 * layers)]
         self._arrays = [np.frombuffer(area, dtype=dtype).reshape(rows, *self.shape) for area in self._maps]
 
     def pointers(self, row: int) -> list[int]:
@@ -62,13 +64,3 @@ class KVCache:
         for area in self._maps:
             area.close()
         self._maps.clear()
-
-
-def _reserve(size: int) -> mmap.mmap:
-    if not hasattr(mmap, "MAP_ANONYMOUS"):
-        return mmap.mmap(-1, size)
-    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # A huge page would commit thousands of tokens with the first.
-        area.madvise(mmap.MADV_NOHUGEPAGE)
-    return area

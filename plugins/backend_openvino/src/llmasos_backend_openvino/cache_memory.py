@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from llmasos_backend_openvino.layout import Layout
 from llmasos_backend_openvino.runtime import ov
+from llmasos_decoder_kit.reserved import reserve
 
 #: Numpy's type of as many bytes, whatever they mean.
 _HELD: Final[dict[int, Any]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
@@ -44,7 +44,7 @@ class HostMemory:
 
     def __init__(self, layout: Layout, blocks: int) -> None:
         self._kinds = [cache.kind for cache in layout.caches]
-        self._maps = [_reserve(blocks * cache.block_bytes) for cache in layout.caches]
+        self._maps = [reserve(blocks * cache.block_bytes) for cache in layout.caches]
         self.arrays = [
             np.frombuffer(area, dtype=_HELD[cache.kind.size]).reshape(blocks, *cache.shape)
             for area, cache in zip(self._maps, layout.caches, strict=True)
@@ -88,13 +88,3 @@ def _block(tensor: Any, at: int) -> Any:
     """A view of one block."""
     shape = list(tensor.get_shape())
     return type(tensor)(tensor, ov.Coordinate([at, 0, 0, 0]), ov.Coordinate([at + 1, *shape[1:]]))
-
-
-def _reserve(size: int) -> mmap.mmap:
-    if not hasattr(mmap, "MAP_ANONYMOUS"):
-        return mmap.mmap(-1, size)
-    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # A huge page would commit many blocks with the first.
-        area.madvise(mmap.MADV_NOHUGEPAGE)
-    return area
