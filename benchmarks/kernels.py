@@ -12,6 +12,7 @@ It takes about three minutes on two quiet cores.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 import time
@@ -80,7 +81,9 @@ class Kernels:
     def time(self, batch: int, name: str, precision: Precision, threads: int) -> float:
         """Seconds of a product: of several runs over some copies, all of them if there is time, that of the fastest."""
         x = np.random.default_rng(0).normal(size=(batch, self.copies[0].shape.columns)).astype(np.float32)
-        products = itertools.cycle([library.prepare(matrix, x, precision=precision, name=name, threads=threads) for matrix in self.copies])
+        out = np.empty((batch, self.copies[0].shape.rows), np.float32)
+        made = [library.Product(matrix, precision=precision, name=name, threads=threads) for matrix in self.copies]
+        products = itertools.cycle([functools.partial(product, batch, x.ctypes.data, out.ctypes.data) for product in made])
         next(products)()
         count = min(len(self.copies), max(1, int(self.seconds / 4 / _seconds(next(products)))))
         end, found = time.perf_counter() + self.seconds, [_seconds(lambda: _call(products, count))]

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,22 +160,6 @@ def multiply(
     ``addend``, of the shape of ``x``, is added to it first, and then its ``norm`` is taken. ``gated``: the first half of the rows gate the
     other, and the result is ``silu(gate) * value``, float32 [n, rows / 2]. ``name``: the instruction set; None: the one that is ``chosen``.
     """
-    return prepare(matrix, x, bias, addend=addend, norm=norm, gated=gated, precision=precision, name=name, threads=threads)()
-
-
-def prepare(
-    matrix: PackedMatrix,
-    x: Floats,
-    bias: Floats | None = None,
-    *,
-    addend: Floats | None = None,
-    norm: Norm | None = None,
-    gated: bool = False,
-    precision: Precision = "int8",
-    name: str | None = None,
-    threads: int = 1,
-) -> Callable[[], Floats]:
-    """What computes ``multiply`` of these arguments at each call, into the same memory."""
     shape = matrix.shape
     x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != shape.columns:
@@ -183,12 +167,8 @@ def prepare(
     addend = _floats("addend", addend, x.shape)
     output = np.empty((len(x), shape.rows // 2 if gated else shape.rows), dtype=np.float32)
     product = Product(matrix, bias, norm, gated=gated, precision=precision, name=name, threads=threads)
-
-    def compute() -> Floats:
-        product(len(x), x.ctypes.data, output.ctypes.data, addend=_address(addend) or 0)
-        return output
-
-    return compute
+    product(len(x), x.ctypes.data, output.ctypes.data, addend=_address(addend) or 0)
+    return output
 
 
 @attrs.frozen(eq=False, kw_only=True)
