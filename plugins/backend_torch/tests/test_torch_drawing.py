@@ -1,10 +1,9 @@
-"""Tokens drawn where the logits lie are those that the runtime's own sampler draws."""
+"""Tokens drawn where the logits lie; that they are the runtime's own is tested in ``tests/test_draws_agree.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -12,53 +11,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from llmasos.engine.sampler import SamplingState, sample
+from llmasos.engine.sampler import SamplingState
 from llmasos_backend_torch.drawing import draw_tokens
 from llmasos_hookspecs import Engine, EngineLimits, RequestError, Row, SamplingParams
 from llmasos_hookspecs.testing.drawing import example_draws
-
-VOCAB = 5003
-
-PARAMS: list[dict[str, Any]] = [
-    {},
-    {"temperature": 1.0},
-    {"temperature": 0.2},
-    {"temperature": 1.0, "top_k": 1},
-    {"temperature": 1.5, "top_k": 300},
-    {"temperature": 1.0, "top_p": 0.9},
-    {"temperature": 8.0, "top_p": 0.999},  # so flat that the first 256 candidates do not do
-    {"temperature": 1.0, "min_p": 0.1},
-    {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05},
-    {"logit_bias": {3: 9.0, 4000: -9.0}},
-    {"temperature": 1.0, "repetition_penalty": 1.3},
-    {"temperature": 1.0, "top_p": 0.8, "presence_penalty": 0.6, "frequency_penalty": 0.2, "logit_bias": {7: 2.0}},
-]
-
-
-def test_the_same_tokens_as_the_runtime() -> None:
-    """Twenty rounds of twelve rows, each row sampled in a way of its own and with a past of its own: 240 tokens, all the same."""
-    rng = np.random.default_rng(11)
-    states = [SamplingState(SamplingParams(seed=place, **params), [9, 9, 30]) for place, params in enumerate(PARAMS)]
-    for turn in range(20):
-        logits = (rng.standard_normal((len(states), VOCAB)) * (0.5 + turn / 4)).astype(np.float32)
-        wanted = sample(list(logits), states)
-        before = torch.from_numpy(logits.copy())
-        got = draw_tokens(before, [state.draw() for state in states])
-        assert got.tolist() == wanted
-        assert np.array_equal(before.numpy(), logits), "Drawing changed the logits."
-        for state, token in zip(states, wanted, strict=True):
-            assert token is not None
-            state.accept(token)
-
-
-def test_equal_logits_at_a_border() -> None:
-    """Of equal logits top-k keeps all, top-p those of the lowest ids, as the runtime does."""
-    rng = np.random.default_rng(5)
-    params = [{"top_k": 3}, {"top_p": 0.3}, {"top_p": 0.55, "top_k": 40}, {"min_p": 0.5}]
-    for seed in range(60):
-        logits = rng.integers(0, 4, (len(params), 64)).astype(np.float32)
-        states = [SamplingState(SamplingParams(seed=seed, temperature=1.0, **each), []) for each in params]
-        assert draw_tokens(torch.from_numpy(logits), [state.draw() for state in states]).tolist() == sample(list(logits), states)
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
