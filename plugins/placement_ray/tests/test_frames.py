@@ -140,7 +140,7 @@ def test_one_that_sends_waits_for_one_that_does_not_receive() -> None:
 
 
 @pytest.mark.parametrize("side", ["one", "two"])
-def test_the_end_wakes_whoever_sends_or_receives_on_either_side(ends: Ends, side: str) -> None:
+def test_the_end_wakes_threads_that_send_or_receive_on_either_side(ends: Ends, side: str) -> None:
     sending = [started(lambda each=each: each.send(MESSAGE, b"x" * LONG)) for each in (ends.one, ends.two)]
     for each in sending:
         with pytest.raises(TimeoutError):

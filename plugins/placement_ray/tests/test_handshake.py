@@ -132,7 +132,7 @@ def test_what_listens_in_place_of_the_seat_is_told_nothing(answer: list[bytes], 
 
 
 def test_the_own_proof_of_a_side_is_not_taken_from_it(listener: Listener) -> None:
-    """Whoever sends back what the caller said, nonce and proof, knows no key."""
+    """A peer that sends back what the caller said, nonce and proof, knows no key."""
 
     def reflect(impostor: socket.socket) -> None:
         with impostor.accept()[0] as caller:
