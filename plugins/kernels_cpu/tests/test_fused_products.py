@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from plugins.kernels_cpu.tests.matrices import FORMS, SETS, alike, packed
 
+from llmasos_decoder_kit.cpu_kernels import RmsNorm
 from llmasos_hookspecs import LLMasOSError
-from llmasos_kernels_cpu.library import Norm, multiply
+from llmasos_kernels_cpu.library import multiply
 from llmasos_kernels_cpu.packing import PackedMatrix
 from llmasos_kernels_cpu.shape import PRECISIONS, Precision
 
@@ -38,7 +39,7 @@ def test_a_norm_is_that_of_float64(form: str, precision: Precision) -> None:
         for added in (None, addend):
             both = x if added is None else x + added
             plain = multiply(matrix, normed(both, gamma).astype(np.float32), precision=precision, name="scalar")
-            with_norm = partial(multiply, matrix, norm=Norm(gamma, EPSILON), precision=precision)
+            with_norm = partial(multiply, matrix, norm=RmsNorm(gamma, EPSILON), precision=precision)
             found = with_norm(x, addend=added, name="scalar")
             assert np.linalg.norm(found - plain) < 2e-3 * np.linalg.norm(plain)
             for name in alike(precision):
@@ -81,4 +82,4 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"addend has the shape \(1, 32\), not \(2, 32\)"):
         multiply(matrix, x, addend=x[:1])
     with pytest.raises(ValueError, match=r"gamma has the shape \(31,\)"):
-        multiply(matrix, x, norm=Norm(np.ones(31, np.float32), EPSILON))
+        multiply(matrix, x, norm=RmsNorm(np.ones(31, np.float32), EPSILON))

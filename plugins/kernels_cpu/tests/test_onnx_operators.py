@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from plugins.kernels_cpu.tests.matrices import FORMS
 
+from llmasos_decoder_kit.cpu_kernels import RmsNorm
 from llmasos_decoder_kit.onnx_operators import PackedLinear, find_operators
 from llmasos_hookspecs import ConfigError, PluginError
 from llmasos_kernels_cpu import library
@@ -120,7 +121,7 @@ def test_a_fused_product_has_the_bits_of_the_library() -> None:
     found = graph_session(node, inputs, ["y", "sum"], {"packed": layer.data, "gamma": gamma})
     y, total = found.run(None, {"x": x, "addend": addend})
     np.testing.assert_array_equal(total, x + addend)
-    np.testing.assert_array_equal(y, library.multiply(matrix, x, addend=addend, norm=library.Norm(gamma, 1e-5), gated=True))
+    np.testing.assert_array_equal(y, library.multiply(matrix, x, addend=addend, norm=RmsNorm(gamma, 1e-5), gated=True))
     with pytest.raises(Exception, match="addend has not the shape of the input"):
         found.run(None, {"x": x, "addend": addend[:4]})
     none, nothing = found.run(None, {"x": x[:0], "addend": addend[:0]})  # a step that wants the logits of no token

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from llmasos_decoder_kit.cpu_kernels import AttentionOf, CpuAttention, CpuLinear, RmsNorm
 from llmasos_hookspecs import QuantizedTensor
 from llmasos_kernels_cpu import library
@@ -34,8 +32,7 @@ class CpuKernels:
         matrix = pack(tensors)
         if matrix is None or (gated and matrix.shape.rows % (2 * ROWS)):
             return None
-        gamma = None if norm is None else library.Norm(np.ascontiguousarray(norm.gamma, dtype=np.float32), norm.epsilon)
-        return library.Product(matrix, bias, gamma, gated=gated, precision=self.precision, threads=threads)
+        return library.Product(matrix, bias, norm, gated=gated, precision=self.precision, threads=threads)
 
     def attention(self, form: AttentionOf, *, threads: int) -> CpuAttention | None:
         if form.width % ROWS or form.heads % form.kv_heads:

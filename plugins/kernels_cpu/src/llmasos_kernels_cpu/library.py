@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos_decoder_kit.cpu_kernels import RmsNorm
 from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError
 from llmasos_kernels_cpu.packing import PackedMatrix
 from llmasos_kernels_cpu.shape import PRECISIONS, NativeShape, Precision, Shape
@@ -96,19 +97,6 @@ def packed_bytes(shape: Shape) -> int:
     return int(_library().llmasos_kernels_bytes(NativeShape.of(shape)))
 
 
-@attrs.frozen(eq=False)
-class Norm:
-    """The RMS norm of a product's input.
-
-    Attributes:
-        gamma: float32 [columns].
-        epsilon: added to the mean square.
-    """
-
-    gamma: Floats
-    epsilon: float
-
-
 class Product:
     """A packed matrix with all that its product has but the input; see ``multiply`` for its arguments.
 
@@ -120,7 +108,7 @@ class Product:
         self,
         matrix: PackedMatrix,
         bias: Floats | None = None,
-        norm: Norm | None = None,
+        norm: RmsNorm | None = None,
         *,
         gated: bool = False,
         precision: Precision = "int8",
@@ -149,7 +137,7 @@ def multiply(
     bias: Floats | None = None,
     *,
     addend: Floats | None = None,
-    norm: Norm | None = None,
+    norm: RmsNorm | None = None,
     gated: bool = False,
     precision: Precision = "int8",
     name: str | None = None,
