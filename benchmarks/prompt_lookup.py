@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import llmasos
 from llmasos.api.model import LanguageModel
-from llmasos.engine.prompt_lookup import DEFAULT_DRAFT
+from llmasos_engine.prompt_lookup import DEFAULT_DRAFT
 
 _CODE = '''def area(width, height):
     """The area of a rectangle."""

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 import llmasos
-from llmasos.engine import sampler
 from llmasos_decoder_kit.onnx_operators import find_operators
+from llmasos_engine import sampler
 from llmasos_hookspecs import SamplingParams
 
 KINDS: list[dict[str, Any]] = [

@@ -10,8 +10,8 @@ import pytest
 
 import llmasos
 from llmasos.api.model import LanguageModel
-from llmasos.engine.prompt_lookup import PromptLookup
 from llmasos_backend_onnx.engine import OnnxEngine
+from llmasos_engine.prompt_lookup import PromptLookup
 
 pytestmark = pytest.mark.model
 

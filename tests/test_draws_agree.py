@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from llmasos.engine.sampler import SamplingState, sample
 from llmasos_backend_torch.drawing import draw_tokens
+from llmasos_engine.sampler import SamplingState, sample
 from llmasos_hookspecs import Draw, SamplingParams
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.drawing import CpuDraws

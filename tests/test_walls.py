@@ -13,12 +13,11 @@ SOURCE = Path(__file__).parent.parent / "core" / "src" / "llmasos"
 BELOW = {
     "system": set(),
     "checkpoints": set(),
-    "engine": set(),
-    "residency": {"engine"},
+    "residency": set(),
     "acceleration": {"system", "checkpoints"},
-    "compose": {"system", "checkpoints", "engine", "residency", "acceleration"},
-    "api": {"system", "checkpoints", "engine", "residency", "acceleration", "compose"},
-    "cli": {"system", "checkpoints", "engine", "residency", "acceleration", "compose", "api", ""},
+    "compose": {"system", "checkpoints", "residency", "acceleration"},
+    "api": {"system", "checkpoints", "residency", "acceleration", "compose"},
+    "cli": {"system", "checkpoints", "residency", "acceleration", "compose", "api", ""},
 }
 
 

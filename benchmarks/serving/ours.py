@@ -19,7 +19,7 @@ import attrs
 import llmasos
 from benchmarks.serving.figures import Run
 from benchmarks.serving.work import Work
-from llmasos.engine.heap import freeze_heap
+from llmasos_engine.heap import freeze_heap
 from llmasos_hookspecs import Credentials, Runtime, TextEvent, UsageEvent
 
 _LOOP = "llmasos-default"

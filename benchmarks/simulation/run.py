@@ -14,10 +14,10 @@ from simulation.collector import CollectorTime
 from simulation.engine import Costs, ModelledEngine
 from simulation.traffic import Traffic
 
-from llmasos.engine.kv_slots import KVSlots
-from llmasos.engine.ledger import KVLedger
-from llmasos.engine.scheduler import Planned, Scheduler
-from llmasos.engine.sequence import Sequence
+from llmasos_engine.kv_slots import KVSlots
+from llmasos_engine.ledger import KVLedger
+from llmasos_engine.scheduler import Planned, Scheduler
+from llmasos_engine.sequence import Sequence
 from llmasos_hookspecs import Rejected, SchedulingPolicy
 
 #: Places of a sequence's ``work`` in this simulation: the row of the traffic that it came from.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from libs.engine.tests.conftest import hash_engine, make_loop, media_engine, request_of  # noqa: F401 (fixtures)
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.system.discovery import Registry

@@ -16,9 +16,9 @@ from llmasos.api.pipeline import Pipeline
 from llmasos.compose.guarded_answer import GuardedAnswer, Relay
 from llmasos.compose.named_guard import NamedGuard
 from llmasos.compose.workers import Workers
-from llmasos.engine.ticket import Ticket
-from llmasos.engine.wakeups import Wakeups
 from llmasos.system.discovery import Registry
+from llmasos_engine.ticket import Ticket
+from llmasos_engine.wakeups import Wakeups
 from llmasos_hookspecs import Allow, Block, Blocked, Generation, GuardRecord, LLMasOSError, Passage, PluginError, Replace
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 

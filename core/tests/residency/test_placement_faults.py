@@ -21,9 +21,9 @@ from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.compose.replicas.wire import WireError, pack, unpack
-from llmasos.engine.ticket import Ticket
 from llmasos.residency.prediction import Need
 from llmasos.system.config import Config
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EngineInfo, Generation, Host, LLMasOSError, Request, SeatSpec
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.faulty_placement import DIRECTIONS, FAULTS, FaultyPlacement, PlacementFault

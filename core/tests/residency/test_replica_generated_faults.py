@@ -24,8 +24,8 @@ import pytest
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.generation_params import GenerationParams
-from llmasos.engine.ticket import Ticket
 from llmasos.system.discovery import Registry
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import LLMasOSError
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 

@@ -13,8 +13,8 @@ from hypothesis import given, strategies as st
 from llmasos.compose.replicas.queues import waiting_at_least
 from llmasos.compose.replicas.replica import Job
 from llmasos.compose.replicas.replica_set import ReplicaSet
-from llmasos.engine.ticket import Ticket
 from llmasos.system.config import ComponentConfig
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import QueueBounds, Rejected, Request
 
 _numbers = itertools.count()

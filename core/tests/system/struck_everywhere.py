@@ -20,11 +20,11 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from llmasos.engine.inbox import Inbox
-from llmasos.engine.ticket import ResultTimeout, Ticket
 from llmasos.system import bounded
 from llmasos.system.bounded import Bound, call_within
 from llmasos.system.single_flight import SingleFlight
+from llmasos_engine.inbox import Inbox
+from llmasos_engine.ticket import ResultTimeout, Ticket
 from llmasos_hookspecs.guarding import changes
 from llmasos_hookspecs.guarding.watchdog import Watchdog
 

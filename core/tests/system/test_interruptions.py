@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from llmasos.engine.inbox import Inbox
-from llmasos.engine.ticket import Ticket
 from llmasos.system import bounded
 from llmasos.system.bounded import Bound, call_within
+from llmasos_engine.inbox import Inbox
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs.guarding import changes
 from llmasos_hookspecs.guarding.changes import Changes, take
 

@@ -10,8 +10,8 @@ from libs.tokenizing.tests.conftest import SPECIAL, TEXT
 from libs.tokenizing.tests.sentencepiece_models import train
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from llmasos.engine.constraint import ConstraintCompiler
-from llmasos.engine.detokenizer import Detokenizer
+from llmasos_engine.constraint import ConstraintCompiler
+from llmasos_engine.detokenizer import Detokenizer
 from llmasos_hookspecs import Constraint, RequestError
 from llmasos_tokenizing.fast import FastTokenizer
 from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, whole_tokens

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from llmasos.engine.loop import EngineLoop
+from llmasos_engine.loop import EngineLoop
 from llmasos_hookspecs import Adapter, ConfigError, Engine, EngineLimits, LowRank, Request, RequestError, Row, UnsupportedModel
 from llmasos_hookspecs.testing import AdapterConformance, ByteTokenizer
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from llmasos.engine.sampler import SamplingState
 from llmasos_backend_torch.drawing import draw_tokens
+from llmasos_engine.sampler import SamplingState
 from llmasos_hookspecs import Engine, EngineLimits, RequestError, Row, SamplingParams
 from llmasos_hookspecs.testing.drawing import example_draws
 

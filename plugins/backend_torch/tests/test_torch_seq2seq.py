@@ -14,8 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedModel
 
 import llmasos
-from llmasos.engine.ledger import KVLedger
-from llmasos.engine.loop import EngineLoop
+from llmasos_engine.ledger import KVLedger
+from llmasos_engine.loop import EngineLoop
 from llmasos_hookspecs import (
     SOURCE,
     CheckpointError,

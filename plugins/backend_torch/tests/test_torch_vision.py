@@ -18,9 +18,9 @@ from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
 import llmasos
 from llmasos.compose.formats import open_model
-from llmasos.engine.ledger import KVLedger
-from llmasos.engine.loop import EngineLoop
 from llmasos_backend_torch.vision.model import VisionDecoder
+from llmasos_engine.ledger import KVLedger
+from llmasos_engine.loop import EngineLoop
 from llmasos_hookspecs import (
     Checkpoint,
     CheckpointError,

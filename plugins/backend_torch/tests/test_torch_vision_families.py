@@ -18,8 +18,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from llmasos.compose.formats import open_model
-from llmasos.engine.ledger import KVLedger
-from llmasos.engine.loop import EngineLoop
+from llmasos_engine.ledger import KVLedger
+from llmasos_engine.loop import EngineLoop
 from llmasos_hookspecs import (
     Checkpoint,
     CheckpointError,

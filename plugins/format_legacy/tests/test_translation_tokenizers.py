@@ -11,7 +11,7 @@ import sentencepiece
 from libs.tokenizing.tests.sentencepiece_models import train
 
 from llmasos.compose.formats import formats
-from llmasos.engine.detokenizer import Detokenizer
+from llmasos_engine.detokenizer import Detokenizer
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmasos.engine.sampler import SamplingState
+from llmasos_engine.sampler import SamplingState
 from llmasos_hookspecs import Draw, LLMasOSError, SamplingParams
 from llmasos_hookspecs.testing.drawing import acceptable_tokens, example_draws
 from llmasos_kernels_cpu import library

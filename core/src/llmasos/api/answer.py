@@ -9,8 +9,8 @@ from typing import Final
 from llmasos.api.part_events import PartEvents, Queued, reasoning_tokens
 from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
-from llmasos.engine.several import abatches_of, pieces_of
-from llmasos.engine.ticket import Piece, Ticket
+from llmasos_engine.several import abatches_of, pieces_of
+from llmasos_engine.ticket import Piece, Ticket
 from llmasos_hookspecs import (
     Blocked,
     ErrorEvent,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.compose.task_runs import TaskRuns
-    from llmasos.engine.ticket import Ticket
+    from llmasos_engine.ticket import Ticket
 
 T = TypeVar("T")
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from llmasos.compose.host import ModelHost
     from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
-    from llmasos.engine.ticket import Ticket
+    from llmasos_engine.ticket import Ticket
 
 T = TypeVar("T")
 P = TypeVar("P", Prompt, Sequence[Mapping[str, Any]])

@@ -11,9 +11,9 @@ from typing import Final
 import attrs
 
 from llmasos.compose.answer_forms import AnswerForm
-from llmasos.engine.several import pieces_of
-from llmasos.engine.ticket import Piece, Ticket
 from llmasos_answer_parts.parts import CallPart, Part, ReasoningPart
+from llmasos_engine.several import pieces_of
+from llmasos_engine.ticket import Piece, Ticket
 from llmasos_hookspecs import Event, FinishEvent, Generation, PartEvent, ReasoningEvent, TextEvent, TokenLogprob, ToolCallEvent, UsageEvent
 
 #: Mistral's templates take ids of nine letters and digits alone; clients give back those that they were given.

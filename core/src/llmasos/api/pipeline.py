@@ -24,7 +24,6 @@ from llmasos.compose.host import ModelHost
 from llmasos.compose.observer import GUARD_FIRED, Audience
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
-from llmasos.engine.step_meter import Listeners
 from llmasos.residency.prediction import Need
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
@@ -37,6 +36,7 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
+from llmasos_engine.step_meter import Listeners
 from llmasos_hookspecs import (
     Checkpoint,
     Measurement,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmasos.compose.host import ModelHost
     from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
-    from llmasos.engine.ticket import Ticket
+    from llmasos_engine.ticket import Ticket
 
 Vectors = npt.NDArray[np.float32]
 Window = TypeVar("Window", bound="str | TokenPrompt")

@@ -40,7 +40,7 @@ def serve(
     """Run the servers of the config, or an HTTP server where it names none, until SIGTERM or Ctrl-C; answers that have begun are finished
     first. SIGHUP reads the config again."""
     from llmasos.api.servers import Servers
-    from llmasos.engine.heap import freeze_heap
+    from llmasos_engine.heap import freeze_heap
 
     changes = [*_servers(config, overrides or []), *(overrides or [])]
     changes += [] if host is None else [f"server[0].host={json.dumps(host)}"]

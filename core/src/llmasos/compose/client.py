@@ -11,7 +11,7 @@ import attrs
 
 from llmasos.compose.access import Errands, NamedAccess
 from llmasos.compose.generation_params import GenerationParams
-from llmasos.engine.ticket import Ticket
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import AuditEvent, Blocked, Generation, LLMasOSError, Principal, QuotaExceeded, Remaining, RequestError, Reservation
 from llmasos_hookspecs.guarding.changes import Changes
 

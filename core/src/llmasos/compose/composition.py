@@ -23,10 +23,6 @@ from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.security import check_security
 from llmasos.compose.sources import SourcePrompts
-from llmasos.engine.encoder_loop import EncoderLoop
-from llmasos.engine.ledger import kv_capacity
-from llmasos.engine.loop import EngineLoop
-from llmasos.engine.step_meter import Listeners
 from llmasos.residency.kv_share import SharedKVLedger
 from llmasos.residency.measurements import Measurements, watch_peak
 from llmasos.residency.memory import Account, Budget
@@ -45,6 +41,10 @@ from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_
 from llmasos.system.options import structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
+from llmasos_engine.encoder_loop import EncoderLoop
+from llmasos_engine.ledger import kv_capacity
+from llmasos_engine.loop import EngineLoop
+from llmasos_engine.step_meter import Listeners
 from llmasos_hookspecs import (
     Adapter,
     Checkpoint,

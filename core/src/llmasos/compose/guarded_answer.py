@@ -15,8 +15,8 @@ import attrs
 
 from llmasos.compose.named_guard import Calls, NamedGuard, blocked
 from llmasos.compose.workers import Workers
-from llmasos.engine.ticket import Piece, Ticket
-from llmasos.engine.wakeups import Wake, Wakeups
+from llmasos_engine.ticket import Piece, Ticket
+from llmasos_engine.wakeups import Wake, Wakeups
 from llmasos_hookspecs import Block, EngineFailed, Generation, GuardRecord, GuardStream, LLMasOSError, ModelClosed, Passage
 from llmasos_hookspecs.guarding.watchdog import watchdog
 

@@ -17,8 +17,8 @@ import attrs
 from llmasos.compose.guarded_answer import GuardedAnswer, Relay
 from llmasos.compose.named_guard import Calls, NamedGuard, blocked
 from llmasos.compose.workers import Workers
-from llmasos.engine.ticket import Ticket
 from llmasos_chat_templates.messages import checked_messages
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import Block, Conversation, Generation, GuardRecord, Passage, PluginError, Prompt, Stage
 from llmasos_hookspecs.guarding.changes import Changes
 

@@ -15,7 +15,6 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall, R, Sending, T, Wanted, waited
 from llmasos.compose.waiting_room import WaitingRoom
-from llmasos.engine.ticket import Ticket
 from llmasos.residency.lease import Lease
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need
@@ -24,6 +23,7 @@ from llmasos.residency.tracked_model import State
 from llmasos.system.config import ComponentConfig
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.task_scope import current_task
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     Checkpoint,
     LLMasOSError,

@@ -19,7 +19,6 @@ from typing import Final
 
 import attrs
 
-from llmasos.engine.guarded_engine import GuardedEngine
 from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
@@ -27,6 +26,7 @@ from llmasos.system.descriptions import Description
 from llmasos.system.hardware import processor
 from llmasos.system.loader_choice import choose_loader
 from llmasos.system.requirements import installed_version
+from llmasos_engine.guarded_engine import GuardedEngine
 from llmasos_hookspecs import Checkpoint, Encoder, EncoderInfo, Engine, LLMasOSError, Row
 from llmasos_hookspecs.atomic import write_atomically
 

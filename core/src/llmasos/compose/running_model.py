@@ -16,9 +16,9 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.serving import LoopCall, Serving
 from llmasos.compose.sources import SourcePrompts, place
-from llmasos.engine.ticket import Ticket
 from llmasos.residency.prediction import Need
 from llmasos.system.config import ComponentConfig
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     ContextLengthExceeded,
     EngineInfo,

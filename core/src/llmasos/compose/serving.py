@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.answer_forms import PLAIN, AnswerForm
-from llmasos.engine.ticket import Ticket
-from llmasos.engine.usage import Usage
 from llmasos.residency.lease import Lease
 from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import TrackedModel
 from llmasos.system.task_scope import current_task
+from llmasos_engine.ticket import Ticket
+from llmasos_engine.usage import Usage
 from llmasos_hookspecs import Generation, Media, Request, Score
 
 #: One ticket, or several.

@@ -18,7 +18,7 @@ from llmasos.residency.prediction import Need
 from llmasos.residency.tracked_model import Resident, TrackedModel
 from llmasos_hookspecs import LLMasOSError, ModelClosed
 
-_log = logging.getLogger("llmasos.engine")
+_log = logging.getLogger("llmasos_engine")
 
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)

@@ -15,7 +15,7 @@ from llmasos.compose.replicas.restarts import Restarts
 from llmasos.compose.replicas.routing import Backlogs
 from llmasos.compose.replicas.scaling import Load, Scaling
 from llmasos.compose.replicas.spec import WorkerSpec
-from llmasos.engine.step_meter import NOBODY, Listeners
+from llmasos_engine.step_meter import NOBODY, Listeners
 from llmasos_hookspecs import LLMasOSError, Placement
 from llmasos_hookspecs.guarding.changes import Changes
 from llmasos_hookspecs.guarding.edge import crossing

@@ -13,8 +13,8 @@ import attrs
 from llmasos.compose.replicas.numbered import Arrivals, Received, numbered
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.compose.replicas.wire import pack, unpack
-from llmasos.engine.step_meter import Listeners
-from llmasos.engine.ticket import Ticket
+from llmasos_engine.step_meter import Listeners
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EngineInfo, LLMasOSError, Placement, Request, Seat
 from llmasos_hookspecs.guarding.edge import crossing
 

@@ -23,17 +23,17 @@ from llmasos.compose.replicas.restarts import MOST_RESTARTS
 from llmasos.compose.replicas.routing import Backlogs, Router
 from llmasos.compose.replicas.scaling import Load, Scaling
 from llmasos.compose.replicas.spec import WorkerSpec, versions
-from llmasos.engine.admission import refusal
-from llmasos.engine.ledger import KVLedger
-from llmasos.engine.records import tell
-from llmasos.engine.requests import RequestChecks
-from llmasos.engine.step_meter import NOBODY, Listeners
-from llmasos.engine.supervised import STEP_SECONDS
-from llmasos.engine.ticket import Ticket
-from llmasos.engine.usage import Usage
-from llmasos.engine.wakeups import Wakeups
 from llmasos.system.bounded import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig, ReplicaRange
+from llmasos_engine.admission import refusal
+from llmasos_engine.ledger import KVLedger
+from llmasos_engine.records import tell
+from llmasos_engine.requests import RequestChecks
+from llmasos_engine.step_meter import NOBODY, Listeners
+from llmasos_engine.supervised import STEP_SECONDS
+from llmasos_engine.ticket import Ticket
+from llmasos_engine.usage import Usage
+from llmasos_engine.wakeups import Wakeups
 from llmasos_hookspecs import (
     Cancelled,
     EngineFailed,

@@ -13,9 +13,9 @@ import attrs
 import msgspec
 import numpy as np
 
-from llmasos.engine.usage import Usage
 from llmasos.residency.prediction import Need
 from llmasos.system.config import ComponentConfig
+from llmasos_engine.usage import Usage
 from llmasos_hookspecs import (
     EngineInfo,
     Generation,

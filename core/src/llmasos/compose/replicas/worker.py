@@ -25,16 +25,16 @@ from llmasos.compose.replicas.spec import versions
 from llmasos.compose.replicas.wire import WireError, pack, unpack
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall
-from llmasos.engine.heap import freeze_heap
-from llmasos.engine.step_meter import Listeners
-from llmasos.engine.ticket import Piece, Ticket
-from llmasos.engine.wakeups import Wake
 from llmasos.residency.memory import Account
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
 from llmasos.system.store import Store
+from llmasos_engine.heap import freeze_heap
+from llmasos_engine.step_meter import Listeners
+from llmasos_engine.ticket import Piece, Ticket
+from llmasos_engine.wakeups import Wake
 from llmasos_hookspecs import (
     Charge,
     CheckpointError,
