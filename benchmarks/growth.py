@@ -21,12 +21,12 @@ import attrs
 import numpy as np
 
 from benchmarks.engines.llmasos_engine import Driver
-from llmasos.residency.measurements import private_bytes
 from llmasos.system.folders import cache_folder
 from llmasos_hookspecs import DecoderConfig, QuantizedTensor, Tensor
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.testing import TinyCheckpoint
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
+from llmasos_residency.measurements import private_bytes
 
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192)
 SEQUENCES = (1, 2, 4, 8, 16, 32, 64)

@@ -22,12 +22,12 @@ from rich.console import Console
 
 import llmasos
 from llmasos.compose.process import ProcessResources
-from llmasos.residency.decisions import Decisions
-from llmasos.residency.memory import Budget
-from llmasos.residency.residency import Residency
-from llmasos.residency.tracked_model import TrackedModel
 from llmasos.system.config import Config
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+from llmasos_residency.decisions import Decisions
+from llmasos_residency.memory import Budget
+from llmasos_residency.residency import Residency
+from llmasos_residency.tracked_model import TrackedModel
 
 NAMES = "abc"
 LOADER = {"use": "onnx", "precision": "fp32"}  # exact, so that answers can be compared

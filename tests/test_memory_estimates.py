@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import llmasos
-from llmasos.residency.measurements import Measurements
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+from llmasos_residency.measurements import Measurements
 
 LOADERS: list[dict[str, Any]] = [
     *({"use": "onnx", "precision": precision} for precision in ("auto", "fp32", "int8", "int4")),

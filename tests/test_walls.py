@@ -13,11 +13,10 @@ SOURCE = Path(__file__).parent.parent / "core" / "src" / "llmasos"
 BELOW = {
     "system": set(),
     "checkpoints": set(),
-    "residency": set(),
     "acceleration": {"system", "checkpoints"},
-    "compose": {"system", "checkpoints", "residency", "acceleration"},
-    "api": {"system", "checkpoints", "residency", "acceleration", "compose"},
-    "cli": {"system", "checkpoints", "residency", "acceleration", "compose", "api", ""},
+    "compose": {"system", "checkpoints", "acceleration"},
+    "api": {"system", "checkpoints", "acceleration", "compose"},
+    "cli": {"system", "checkpoints", "acceleration", "compose", "api", ""},
 }
 
 

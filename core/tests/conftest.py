@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from libs.engine.tests.conftest import hash_engine, make_loop, media_engine, request_of  # noqa: F401 (fixtures)
+from libs.residency.tests.conftest import harness  # noqa: F401 (fixture)
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.system.discovery import Registry

@@ -8,9 +8,9 @@ from typing import Any
 from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.compose.replicas.wire import pack, unpack
-from llmasos.residency.prediction import Need
 from llmasos.system.config import Config
 from llmasos_hookspecs import EngineInfo, Generation, Host, Request, SeatSpec
+from llmasos_residency.prediction import Need
 
 INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=4, weight_bytes=8, kv_bytes_per_token=1)
 NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)

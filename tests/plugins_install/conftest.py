@@ -24,7 +24,17 @@ from llmasos_hookspecs import GROUPS
 ROOT = Path(__file__).resolve().parents[2]
 #: The libs that core requires.
 LIBS = (
-    *("answer_parts", "engine", "chat_templates", "checkpoint_kit", "command_kit", "conversations", "fetch_kit", "huggingface_folder"),
+    *(
+        "answer_parts",
+        "residency",
+        "engine",
+        "chat_templates",
+        "checkpoint_kit",
+        "command_kit",
+        "conversations",
+        "fetch_kit",
+        "huggingface_folder",
+    ),
     *("image_input", "tokenizing"),
 )
 

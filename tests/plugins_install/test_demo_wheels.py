@@ -22,6 +22,7 @@ DEMO = (
     "llmasos_hookspecs",
     "llmasos",
     "llmasos_answer_parts",
+    "llmasos_residency",
     "llmasos_engine",
     "llmasos_chat_templates",
     "llmasos_checkpoint_kit",

@@ -21,12 +21,12 @@ from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.compose.replicas.wire import WireError, pack, unpack
-from llmasos.residency.prediction import Need
 from llmasos.system.config import Config
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EngineInfo, Generation, Host, LLMasOSError, Request, SeatSpec
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.faulty_placement import DIRECTIONS, FAULTS, FaultyPlacement, PlacementFault
+from llmasos_residency.prediction import Need
 
 SECONDS = 20.0  # after which somebody counts as one who waits for ever
 INFO = EngineInfo(vocab_size=32, context_length=64, max_sequences=8, weight_bytes=8, kv_bytes_per_token=1)

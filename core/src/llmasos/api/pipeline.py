@@ -24,7 +24,6 @@ from llmasos.compose.host import ModelHost
 from llmasos.compose.observer import GUARD_FIRED, Audience
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
-from llmasos.residency.prediction import Need
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_config
@@ -52,6 +51,7 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sampling import plain_number
+from llmasos_residency.prediction import Need
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport

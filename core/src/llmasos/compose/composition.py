@@ -23,11 +23,6 @@ from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.security import check_security
 from llmasos.compose.sources import SourcePrompts
-from llmasos.residency.kv_share import SharedKVLedger
-from llmasos.residency.measurements import Measurements, watch_peak
-from llmasos.residency.memory import Account, Budget
-from llmasos.residency.prediction import Need, predict
-from llmasos.residency.residency import Residency
 from llmasos.system.aliases import Aliases
 from llmasos.system.builds import Builds
 from llmasos.system.components import LoadedComponent
@@ -59,6 +54,11 @@ from llmasos_hookspecs import (
     is_sealed,
 )
 from llmasos_hookspecs.guarding.edge import crossing
+from llmasos_residency.kv_share import SharedKVLedger
+from llmasos_residency.measurements import Measurements, watch_peak
+from llmasos_residency.memory import Account, Budget
+from llmasos_residency.prediction import Need, predict
+from llmasos_residency.residency import Residency
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport

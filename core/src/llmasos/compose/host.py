@@ -15,11 +15,6 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall, R, Sending, T, Wanted, waited
 from llmasos.compose.waiting_room import WaitingRoom
-from llmasos.residency.lease import Lease
-from llmasos.residency.memory import Account, Budget
-from llmasos.residency.prediction import Need
-from llmasos.residency.residency import Residency
-from llmasos.residency.tracked_model import State
 from llmasos.system.config import ComponentConfig
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.task_scope import current_task
@@ -30,6 +25,11 @@ from llmasos_hookspecs import (
     ModelClosed,
     ResourceError,
 )
+from llmasos_residency.lease import Lease
+from llmasos_residency.memory import Account, Budget
+from llmasos_residency.prediction import Need
+from llmasos_residency.residency import Residency
+from llmasos_residency.tracked_model import State
 
 #: What is told of each stage of an accelerated model.
 _STAGE: Final = ("use", "version", "seconds", "coverage", "measured")

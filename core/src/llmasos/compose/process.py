@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from llmasos.compose.host import ModelHost
-from llmasos.residency.memory import Budget
-from llmasos.residency.residency import Residency
+from llmasos_residency.memory import Budget
+from llmasos_residency.residency import Residency
 
 
 class OpenPipeline(Protocol):

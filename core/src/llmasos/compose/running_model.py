@@ -16,7 +16,6 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.serving import LoopCall, Serving
 from llmasos.compose.sources import SourcePrompts, place
-from llmasos.residency.prediction import Need
 from llmasos.system.config import ComponentConfig
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
@@ -32,6 +31,7 @@ from llmasos_hookspecs import (
     TokenPrompt,
     UnsupportedModel,
 )
+from llmasos_residency.prediction import Need
 
 #: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
 _LONGEST_TOKEN: Final = 256

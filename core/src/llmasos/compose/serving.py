@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.answer_forms import PLAIN, AnswerForm
-from llmasos.residency.lease import Lease
-from llmasos.residency.residency import Residency
-from llmasos.residency.tracked_model import TrackedModel
 from llmasos.system.task_scope import current_task
 from llmasos_engine.ticket import Ticket
 from llmasos_engine.usage import Usage
 from llmasos_hookspecs import Generation, Media, Request, Score
+from llmasos_residency.lease import Lease
+from llmasos_residency.residency import Residency
+from llmasos_residency.tracked_model import TrackedModel
 
 #: One ticket, or several.
 R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Final, TypeVar
 
 from llmasos.compose.workers import Workers
-from llmasos.residency.handover import Handover
 from llmasos.system.task_scope import TaskScope, task_scope
 from llmasos_hookspecs import Rejected
+from llmasos_residency.handover import Handover
 
 R = TypeVar("R")
 

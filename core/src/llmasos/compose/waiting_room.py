@@ -12,10 +12,10 @@ import attrs
 
 from llmasos.compose.serving import Sending, Wanted, waited
 from llmasos.compose.workers import Workers
-from llmasos.residency.handover import Handover
-from llmasos.residency.lease import Lease
-from llmasos.residency.residency import Residency
 from llmasos_hookspecs import Cancelled, Rejected
+from llmasos_residency.handover import Handover
+from llmasos_residency.lease import Lease
+from llmasos_residency.residency import Residency
 
 R = TypeVar("R")
 

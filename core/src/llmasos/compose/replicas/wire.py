@@ -13,7 +13,6 @@ import attrs
 import msgspec
 import numpy as np
 
-from llmasos.residency.prediction import Need
 from llmasos.system.config import ComponentConfig
 from llmasos_engine.usage import Usage
 from llmasos_hookspecs import (
@@ -34,6 +33,7 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.guarding.edge import in_words
 from llmasos_hookspecs.sampling import Constraint
+from llmasos_residency.prediction import Need
 
 #: The only classes that a message can instantiate.
 _CLASSES: Final[Mapping[str, type[Any]]] = {

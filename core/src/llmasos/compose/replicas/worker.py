@@ -25,7 +25,6 @@ from llmasos.compose.replicas.spec import versions
 from llmasos.compose.replicas.wire import WireError, pack, unpack
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall
-from llmasos.residency.memory import Account
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
@@ -50,6 +49,7 @@ from llmasos_hookspecs import (
 from llmasos_hookspecs.guarding.edge import as_ours
 from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.scheduling import Admit
+from llmasos_residency.memory import Account
 
 _log = logging.getLogger("llmasos.replicas")
 

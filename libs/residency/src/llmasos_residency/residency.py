@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from llmasos.residency.callers import PATIENCE, Callers, Waiter
-from llmasos.residency.decisions import Decisions
-from llmasos.residency.handover import Handover
-from llmasos.residency.keep_alive import KeepAlive
-from llmasos.residency.lease import Lease
-from llmasos.residency.memory import Account, Budget, MemoryLedger
-from llmasos.residency.prediction import Need
-from llmasos.residency.tracked_model import Resident, TrackedModel
 from llmasos_hookspecs import LLMasOSError, ModelClosed
+from llmasos_residency.callers import PATIENCE, Callers, Waiter
+from llmasos_residency.decisions import Decisions
+from llmasos_residency.handover import Handover
+from llmasos_residency.keep_alive import KeepAlive
+from llmasos_residency.lease import Lease
+from llmasos_residency.memory import Account, Budget, MemoryLedger
+from llmasos_residency.prediction import Need
+from llmasos_residency.tracked_model import Resident, TrackedModel
 
 _log = logging.getLogger("llmasos_engine")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmasos.residency.tracked_model import TrackedModel
+from llmasos_residency.tracked_model import TrackedModel
 
 
 class Lease:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from llmasos.residency.callers import Waiter
-from llmasos.residency.eviction import Candidate, choose_victims
-from llmasos.residency.memory import Budget, MemoryLedger
-from llmasos.residency.prediction import Need
-from llmasos.residency.tracked_model import PendingLoad, TrackedModel
 from llmasos_hookspecs import ResourceError
 from llmasos_hookspecs.sizes import size_in_words
+from llmasos_residency.callers import Waiter
+from llmasos_residency.eviction import Candidate, choose_victims
+from llmasos_residency.memory import Budget, MemoryLedger
+from llmasos_residency.prediction import Need
+from llmasos_residency.tracked_model import PendingLoad, TrackedModel
 
 
 @attrs.define(eq=False)

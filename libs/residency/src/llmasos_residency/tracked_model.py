@@ -6,9 +6,9 @@ from typing import Literal, Protocol
 
 import attrs
 
-from llmasos.residency.memory import Account
-from llmasos.residency.prediction import Need
 from llmasos_hookspecs import LLMasOSError
+from llmasos_residency.memory import Account
+from llmasos_residency.prediction import Need
 
 State = Literal["not loaded", "loading", "loaded", "unloading", "closed"]
 

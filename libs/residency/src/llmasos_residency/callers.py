@@ -9,9 +9,9 @@ from typing import Final, Protocol
 
 import attrs
 
-from llmasos.residency.lease import Lease
-from llmasos.residency.tracked_model import PendingLoad, TrackedModel
 from llmasos_hookspecs.guarding.changes import Changes
+from llmasos_residency.lease import Lease
+from llmasos_residency.tracked_model import PendingLoad, TrackedModel
 
 #: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
 #: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.

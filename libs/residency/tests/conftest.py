@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmasos.residency.memory import Account, Budget, KVShare, MemoryLedger
-from llmasos.residency.prediction import Need
-from llmasos.residency.residency import Residency
+from llmasos_residency.memory import Account, Budget, KVShare, MemoryLedger
+from llmasos_residency.prediction import Need
+from llmasos_residency.residency import Residency
 
 
 class FakeModel:

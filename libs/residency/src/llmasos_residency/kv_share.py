@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmasos.residency.memory import KVShare, MemoryLedger
 from llmasos_engine.ledger import KVLedger
+from llmasos_residency.memory import KVShare, MemoryLedger
 
 #: Tokens drawn from the memory ledger at once, so that most steps need no lock of it.
 _PAGE: Final = 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from llmasos.residency.kv_share import SharedKVLedger
-from llmasos.residency.memory import Account, Budget, MemoryLedger
 from llmasos_hookspecs import ResourceError
+from llmasos_residency.kv_share import SharedKVLedger
+from llmasos_residency.memory import Account, Budget, MemoryLedger
 
 MOVES = st.lists(
     st.tuples(

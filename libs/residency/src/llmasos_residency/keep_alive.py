@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from llmasos.residency.tracked_model import TrackedModel
 from llmasos_hookspecs.guarding.changes import Changes
+from llmasos_residency.tracked_model import TrackedModel
 
 
 class Models(Protocol):

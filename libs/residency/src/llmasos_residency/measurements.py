@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.residency.prediction import Need
 from llmasos_hookspecs.atomic import write_atomically
+from llmasos_residency.prediction import Need
 
 #: Seconds between two samples of the process's memory while a model loads.
 _PERIOD: Final = 0.02

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from llmasos.residency.eviction import Candidate, choose_victims
 from llmasos_hookspecs import EngineFailed, ModelClosed, ResourceError
+from llmasos_residency.eviction import Candidate, choose_victims
 
 
 def in_threads(*actions: Callable[[], Any]) -> list[Exception]:
