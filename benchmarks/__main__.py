@@ -30,7 +30,7 @@ from benchmarks.limits import measure_limits
 from benchmarks.peers import peer_settings, peers
 from benchmarks.plot import draw
 from benchmarks.workload import NEW_TOKENS, PROMPT_TOKENS, Workload, prepare
-from llmasos.system.folders import cache_folder
+from llmasos_model_store.folders import cache_folder
 
 #: name -> module, options.
 ENGINES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -211,7 +211,7 @@ def llama_cpp(folder: Path) -> Encode:
     from llama_cpp import Llama
 
     from benchmarks.embedding_gguf import write_bert
-    from llmasos.system.folders import cache_folder
+    from llmasos_model_store.folders import cache_folder
 
     path = cache_folder() / "bench" / "embedding-f32.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,11 +21,11 @@ import attrs
 import numpy as np
 
 from benchmarks.engines.llmasos_engine import Driver
-from llmasos.system.folders import cache_folder
 from llmasos_hookspecs import DecoderConfig, QuantizedTensor, Tensor
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.testing import TinyCheckpoint
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
+from llmasos_model_store.folders import cache_folder
 from llmasos_residency.measurements import private_bytes
 
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192)

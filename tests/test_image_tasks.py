@@ -18,10 +18,10 @@ from PIL import Image
 import llmasos
 from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
 from llmasos.system.discovery import Registry
-from llmasos.system.options import json_schema
 from llmasos_app_text import answer, describe, extract
 from llmasos_hookspecs import LLMasOSError
 from llmasos_hookspecs.testing import image_checkpoint, tiny_checkpoint
+from llmasos_options import json_schema
 
 LOADER = """
     from llmasos_hookspecs import Component, hookimpl

@@ -15,6 +15,9 @@ from llmasos_hookspecs import GROUPS
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "src" / "llmasos"
 
+#: Libs that the runtime is made of, which know as little of plugins as core does.
+PARTS_OF_CORE: Final = ("engine", "guards", "isolation", "model_store", "options", "plugin_calls", "replicas", "residency")
+
 #: Components that core has itself.
 BUILT_IN: Final = frozenset({"path", "local", "open"})
 
@@ -70,13 +73,13 @@ LITERALS: Final = {
     ("compose/client.py", "priority"): "a limit of a principal",
     ("compose/generation_params.py", "deadline"): "a request's argument",
     ("compose/generation_params.py", "priority"): "a request's argument",
-    ("compose/named_guard.py", "answer"): "what a guard checked",
-    ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
-    ("system/returned.py", "embed"): "a feature of an encoder",
-    ("system/returned.py", "audit"): "a method of the contract",
-    ("system/returned.py", "speak"): "a method of the contract",
-    ("system/store.py", "size"): "a key of an entry: of its files",
-    ("system/options/__init__.py", "describe"): "a function: the options of a class in words",
+    ("llmasos_guards/named_guard.py", "answer"): "what a guard checked",
+    ("llmasos_replicas/replica_set.py", "generate"): "a message to a replica",
+    ("llmasos_plugin_calls/returned.py", "embed"): "a feature of an encoder",
+    ("llmasos_plugin_calls/returned.py", "audit"): "a method of the contract",
+    ("llmasos_plugin_calls/returned.py", "speak"): "a method of the contract",
+    ("llmasos_model_store/store.py", "size"): "a key of an entry: of its files",
+    ("llmasos_options/__init__.py", "describe"): "a function: the options of a class in words",
 }
 
 
@@ -117,9 +120,13 @@ def named(file: str, text: str, names: set[str]) -> Iterator[str]:
 
 
 def sources() -> Iterator[tuple[str, str]]:
-    """Each Python source of core, by its path below the package."""
+    """Each Python source of core by its path below the package, and of the libs that the runtime is made of by its path below ``src``."""
     for path in sorted(CORE.rglob("*.py")):
         yield path.relative_to(CORE).as_posix(), path.read_text(encoding="utf-8")
+    for lib in PARTS_OF_CORE:
+        folder = ROOT / "libs" / lib / "src"
+        for path in sorted(folder.rglob("*.py")):
+            yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
 
 
 def test_no_source_of_core_names_a_component_of_a_plugin() -> None:

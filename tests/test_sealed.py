@@ -21,9 +21,9 @@ import pytest
 import llmasos
 from llmasos.api.exporting import export
 from llmasos.compose.formats import open_model
-from llmasos.system.builds import Builds
 from llmasos_hookspecs import CheckpointError, ConfigError, LLMasOSError, RequestError, is_sealed
 from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint, tiny_encoder
+from llmasos_model_store.builds import Builds
 from llmasos_seal.age import VARIABLE, Recipients, new_identity
 from llmasos_seal.signing import new_signing_key, read_signing_key
 from llmasos_seal.writing import seal

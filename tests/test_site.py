@@ -26,8 +26,8 @@ from llmasos.api.model import LanguageModel
 from llmasos.cli import invoke
 from llmasos.system.components import load_component
 from llmasos.system.config import Config
-from llmasos.system.options import describe
 from llmasos_hookspecs import testing
+from llmasos_options import describe
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

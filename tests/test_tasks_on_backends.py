@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 import llmasos
 from llmasos.api.model import LanguageModel
-from llmasos.system.options import json_schema, unstructure
 from llmasos_app_code import code, code_translate, complete, explain
 from llmasos_app_education import grade, tutor
 from llmasos_app_text import answer, chat, classify, extract, generate, sentiment, summarize, translate
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.task_inputs import assert_valid_output, names, texts
+from llmasos_options import json_schema, unstructure
 
 tokens = st.integers(1, 24)
 languages = st.sampled_from(("python", "go", "json"))

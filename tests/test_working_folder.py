@@ -77,7 +77,7 @@ def interpreters(tree: ast.AST) -> Iterator[ast.List]:
 
 def test_every_child_interpreter_of_the_source_is_isolated() -> None:
     """One place of core builds command lines, and one that it shares with plugins those of pip; what else starts one isolates it."""
-    builder = ROOT / "core/src/llmasos/system/isolation/children.py"
+    builder = ROOT / "libs/isolation/src/llmasos_isolation/children.py"
     of_pip = ROOT / "libs/fetch_kit/src/llmasos_fetch_kit/pip.py"
     sources = [
         path

@@ -10,8 +10,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.compose.replicas.routing import Backlogs, Router
 from llmasos_hookspecs import Request
+from llmasos_replicas.routing import Backlogs, Router
 
 #: Prompts begin with one of so many texts (system messages, documents) for each seat; Zipf's law says how often each.
 _TEXTS: int = 4

@@ -24,8 +24,8 @@ from core.tests.planted import ERRORS, Fault
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.system.discovery import Registry
-from llmasos.system.folders import cache_folder
 from llmasos_hookspecs import LLMasOSError, PluginError
+from llmasos_model_store.folders import cache_folder
 
 pytestmark = pytest.mark.slow
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.compose.guarded_answer import GuardedAnswer, Relay
-from llmasos.compose.named_guard import NamedGuard
-from llmasos.compose.workers import Workers
 from llmasos.system.discovery import Registry
 from llmasos_engine.ticket import Ticket
 from llmasos_engine.wakeups import Wakeups
+from llmasos_guards.guarded_answer import GuardedAnswer, Relay
+from llmasos_guards.named_guard import NamedGuard
 from llmasos_hookspecs import Allow, Block, Blocked, Generation, GuardRecord, LLMasOSError, Passage, PluginError, Replace
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+from llmasos_plugin_calls.workers import Workers
 
 GUARD = """
     import threading

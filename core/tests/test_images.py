@@ -17,10 +17,10 @@ from PIL import Image
 from llmasos.api.model import LanguageModel
 from llmasos.api.pipeline import Pipeline
 from llmasos.system.discovery import Registry
-from llmasos.system.returned import fault_of
 from llmasos_hookspecs import Media, RequestError, virtual_tokens
 from llmasos_hookspecs.testing import ReferenceImageEngine, image_checkpoint
 from llmasos_image_input.parts import deferred, has_images
+from llmasos_plugin_calls.returned import fault_of
 
 LOADER = """
     from llmasos_hookspecs import Component, hookimpl

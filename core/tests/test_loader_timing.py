@@ -20,10 +20,10 @@ from llmasos.compose.formats import open_model
 from llmasos.compose.loader_timing import ANSWER, PROMPT, TIMINGS, KeptTimings, Timings, exchange_seconds, time_loaders
 from llmasos.system import discovery
 from llmasos.system.discovery import Registry
-from llmasos.system.folders import cache_folder
 from llmasos.system.loader_choice import installed_loaders
 from llmasos_hookspecs import ConfigError, EngineLimits, Row
 from llmasos_hookspecs.testing import ReferenceEngine, tiny_checkpoint
+from llmasos_model_store.folders import cache_folder
 
 #: A loader whose steps take so many seconds of the planted clock a run and a token.
 PLANTED = """

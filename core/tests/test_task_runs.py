@@ -16,9 +16,9 @@ from llmasos.api.runtime import PipelineRuntime
 from llmasos.api.servers import Servers
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.discovery import Registry
-from llmasos.system.task_scope import TaskScope, current_task, task_scope
 from llmasos_hookspecs import Cancelled, Credentials, NotAllowed, Principal, Rejected, RequestError, TaskCall, TaskOutput
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+from llmasos_plugin_calls.task_scope import TaskScope, current_task, task_scope
 
 SECONDS = 60.0
 TASK = """

@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 from llmasos.api import resources
 from llmasos.api.pipeline import Pipeline
 from llmasos.cli.app import app
-from llmasos.compose import observer as observers
-from llmasos.compose.guarded_task import guarded
-from llmasos.compose.observer import Audience, Observer
 from llmasos.system.config import Config
 from llmasos.system.config.check import check_config
 from llmasos.system.config.schema import config_schema
 from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import PluginError, RequestError, ResourceError
+from llmasos_plugin_calls import observer as observers
+from llmasos_plugin_calls.guarded_task import guarded
+from llmasos_plugin_calls.observer import Audience, Observer
 
 SECONDS = 120.0  # after which somebody counts as one who waits for ever
 HEAD = "import attrs\nfrom pathlib import Path\nfrom llmasos_hookspecs import *\n"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
 import textwrap
+import tomllib
 import venv
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -23,19 +25,10 @@ from llmasos_hookspecs import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The libs that core requires.
-LIBS = (
-    *(
-        "answer_parts",
-        "residency",
-        "engine",
-        "chat_templates",
-        "checkpoint_kit",
-        "command_kit",
-        "conversations",
-        "fetch_kit",
-        "huggingface_folder",
-    ),
-    *("image_input", "tokenizing"),
+LIBS = tuple(
+    re.split(r"[^\w-]", each)[0].removeprefix("llmasos-").replace("-", "_")
+    for each in tomllib.loads((ROOT / "core" / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    if each.startswith("llmasos-") and not each.startswith("llmasos-hookspecs")
 )
 
 # A loader whose next token is always the last one plus one, so that its answer is known: abc -> defg.

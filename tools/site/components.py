@@ -12,8 +12,8 @@ from llmasos import Pipeline
 from llmasos.system.components import load_component
 from llmasos.system.config.tables import GlobalTable, ModelTable, ResourcesConfig
 from llmasos.system.discovery import InstalledComponent, registry
-from llmasos.system.options import describe
 from llmasos_hookspecs import KINDS
+from llmasos_options import describe
 
 #: What each kind does, in the words of its page.
 _ABOUT: Mapping[str, str] = {

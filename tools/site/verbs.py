@@ -13,7 +13,7 @@ from llmasos.cli.command_context import CommandContext
 from llmasos.compose.formats import formats
 from llmasos.system.components import load_component
 from llmasos.system.discovery import InstalledComponent, registry
-from llmasos.system.options import structure_options
+from llmasos_options import structure_options
 
 
 def commands() -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,6 @@ from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
 from llmasos.system.discovery import InstalledComponent
-from llmasos.system.store import Store
 from llmasos_hookspecs import (
     AccelerationError,
     Checkpoint,
@@ -36,6 +35,7 @@ from llmasos_hookspecs import (
     hookimpl,
 )
 from llmasos_hookspecs.testing import ReferenceEngine, quantize, tiny_checkpoint
+from llmasos_model_store.store import Store
 
 
 @attrs.frozen(kw_only=True)

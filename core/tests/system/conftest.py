@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmasos.system.discovery import Registry
-from llmasos.system.store import Store
 from llmasos_hookspecs import GROUPS
+from llmasos_model_store.store import Store
 
 SCHEDULER = """
     import attrs

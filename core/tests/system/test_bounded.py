@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from llmasos.system import bounded
-from llmasos.system.bounded import UNBOUNDED, Bound, PluginThread, call_within
 from llmasos.system.bounds import Bounds, signs_of_progress
 from llmasos.system.config import Config
-from llmasos.system.single_flight import SingleFlight
-from llmasos.system.store import Store
 from llmasos_hookspecs import LLMasOSError, PluginError, ResourceError
 from llmasos_hookspecs.guarding.watchdog import Watchdog
+from llmasos_model_store.store import Store
+from llmasos_plugin_calls import bounded
+from llmasos_plugin_calls.bounded import UNBOUNDED, Bound, PluginThread, call_within
+from llmasos_plugin_calls.single_flight import SingleFlight
 
 SECONDS = 120.0  # after which somebody counts as one who waits for ever
 SHORT = Bound(0.2, "resources.load_timeout")
@@ -186,7 +186,7 @@ class _NoWatchdog:
 
 INTERRUPTED = """
 import signal, threading, time
-from llmasos.system import bounded
+from llmasos_plugin_calls import bounded
 
 cleaned = threading.Event()
 
@@ -239,7 +239,7 @@ def test_the_process_ends_though_a_plugin_does_not() -> None:
     """The program has its own exit status."""
     code = """
         import threading
-        from llmasos.system.bounded import Bound, call_within
+        from llmasos_plugin_calls.bounded import Bound, call_within
         try:
             call_within(Bound(0.2, "resources.load_timeout"), "loader X", "load", lambda _: threading.Event().wait())
         except Exception as error:

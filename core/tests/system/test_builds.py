@@ -16,11 +16,11 @@ import pytest
 from llmasos import load_model
 from llmasos.acceleration.cache import StageCache
 from llmasos.cli import invoke
-from llmasos.system.builds import Builds
-from llmasos.system.folders import cache_folder
-from llmasos.system.store import Store
 from llmasos_decoder_kit.artifact import obtain
 from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_model_store.builds import Builds
+from llmasos_model_store.folders import cache_folder
+from llmasos_model_store.store import Store
 
 
 @pytest.fixture

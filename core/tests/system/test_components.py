@@ -9,8 +9,8 @@ import pytest
 
 from llmasos.system.components import PluginSet, load_component, missing_frameworks
 from llmasos.system.context import HookContext
-from llmasos.system.options import structure_options
 from llmasos_hookspecs import ConfigError, PluginError
+from llmasos_options import structure_options
 
 HEAD = "from llmasos_hookspecs import Component, hookimpl\n"
 COMPONENT = HEAD + "@hookimpl\ndef llmasos_component(): return Component(summary='x')\n"

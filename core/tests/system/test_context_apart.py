@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from llmasos.system.context import HookContext
-from llmasos.system.store import Store
 from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError, Context, PluginError, UnsupportedModel, apart, inspect_once
 from llmasos_hookspecs.testing.sandbox import SandboxContext
+from llmasos_model_store.store import Store
 
 MODULE = """
 import os, time

@@ -11,9 +11,9 @@ import pytest
 from llmasos.system import descriptions
 from llmasos.system.config.schema import config_schema
 from llmasos.system.descriptions import Description, described
-from llmasos.system.isolation import run_apart
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import SourceError
+from llmasos_isolation import run_apart
 
 TASK = """
     import attrs

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system import digests
-from llmasos.system.digests import file_digest, remember_digest
 from llmasos.system.sources import resolve
-from llmasos.system.store import Store
 from llmasos_hookspecs import SourceError
+from llmasos_model_store import digests
+from llmasos_model_store.digests import file_digest, remember_digest
+from llmasos_model_store.store import Store
 
 BIG = bytes(range(256)) * 8192  # 2 MiB
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from llmasos.system.components import PluginSet, load_component
 from llmasos.system.context import HookContext
-from llmasos.system.options import structure_options
 from llmasos_hookspecs import AccelerationResult, Admit, SchedulingPolicy
+from llmasos_options import structure_options
 
 
 class Tensors:

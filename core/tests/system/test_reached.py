@@ -10,8 +10,8 @@ import pytest
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import load_component
 from llmasos.system.sources import resolve
-from llmasos.system.store import Store
 from llmasos_hookspecs import ConfigError, PluginError, UnsupportedModel
+from llmasos_model_store.store import Store
 
 from .conftest import Site
 

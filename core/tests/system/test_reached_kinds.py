@@ -13,8 +13,8 @@ from llmasos.system.config.check import check_config
 from llmasos.system.config.components import REACHED
 from llmasos.system.config.schema import config_schema
 from llmasos.system.context import SilentSink
-from llmasos.system.store import Store
 from llmasos_hookspecs import ConfigError, PluginError
+from llmasos_model_store.store import Store
 
 from .conftest import Site
 

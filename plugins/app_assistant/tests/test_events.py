@@ -109,7 +109,7 @@ def test_a_kept_conversation_knows_what_was_done(tmp_path: Path) -> None:
 
 def _structured(done: Any) -> Any:
     """As the runtime makes inputs of plain data."""
-    options = pytest.importorskip("llmasos.system.options")
+    options = pytest.importorskip("llmasos_options")
     return options.structure_options(Inputs, {"message": "x", "done": list(done)}, "assist").done
 
 

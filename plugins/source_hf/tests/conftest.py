@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system.store import Store
+from llmasos_model_store.store import Store
 
 
 @pytest.fixture(autouse=True)

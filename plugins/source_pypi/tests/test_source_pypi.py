@@ -21,8 +21,8 @@ import pytest
 import llmasos_source_pypi as pypi
 from llmasos.system.context import HookContext
 from llmasos.system.sources import resolve
-from llmasos.system.store import sha256_of
 from llmasos_hookspecs import SourceError
+from llmasos_model_store.store import sha256_of
 from llmasos_source_pypi import _Pin
 
 

@@ -16,7 +16,7 @@ from llmasos_suite_quality import task_answers as evaluation
 from llmasos_suite_quality.metrics import area_under_curve, classification_metrics, text_metrics, translation_metrics
 
 core = pytest.importorskip("llmasos.cli.command_context", reason="Core reads a task's inputs.")
-guarded = pytest.importorskip("llmasos.compose.guarded_task").guarded
+guarded = pytest.importorskip("llmasos_plugin_calls.guarded_task").guarded
 
 
 def evaluate_task(name: str, task: Any, *rest: Any, **how: Any) -> evaluation.TaskEvaluation:

@@ -16,12 +16,12 @@ from uuid import uuid4
 import attrs
 from filelock import FileLock, Timeout
 
-from llmasos.system.returned import fault_of
-from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.plain_json import dump_json
 from llmasos_huggingface_folder.manifest import NAME as MANIFEST
+from llmasos_model_store.store import bytes_below
+from llmasos_plugin_calls.returned import fault_of
 
 #: Version of the cache key: increased when a change of core gives other outputs for the same inputs.
 _VERSION: Final = 2

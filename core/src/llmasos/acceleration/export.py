@@ -11,11 +11,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 from llmasos.acceleration.report import AccelerationReport
-from llmasos.system.digests import file_digest
 from llmasos_hookspecs import AccelerationError, CheckpointError
 from llmasos_hookspecs.plain_json import dump_json, finite
 from llmasos_huggingface_folder.manifest import file_records, read_manifest, verify_digest, write_manifest
 from llmasos_huggingface_folder.writer import remove_stale
+from llmasos_model_store.digests import file_digest
 
 REPORT: Final = "report.json"
 PAGE: Final = "report.html"

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
 from llmasos.system.loader_choice import refusal
-from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
 from llmasos_hookspecs.guarding.edge import kind_of
+from llmasos_options import find_problems, structure_options, unstructure
+from llmasos_plugin_calls.bounded import UNBOUNDED, Bound, call_within
 
 #: The order of stages: distillation repairs structural pruning, and would undo masks; quantised codes cannot be changed any more.
 ORDER: Final = ("structure", "distil", "mask", "quant")

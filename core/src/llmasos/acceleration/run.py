@@ -26,15 +26,15 @@ from llmasos.acceleration.report import AccelerationReport, StageReport
 from llmasos.acceleration.stage_output import check_stage
 from llmasos.acceleration.suites import NamedSuite
 from llmasos.checkpoints import storage_notes
-from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
-from llmasos.system.digests import file_digest
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Measurement, is_sealed
 from llmasos_huggingface_folder.finite import check_all
 from llmasos_huggingface_folder.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
+from llmasos_model_store.digests import file_digest
+from llmasos_plugin_calls.bounded import UNBOUNDED, Bound
 
 #: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9

@@ -94,9 +94,9 @@ def export_as(
     """
     from llmasos.compose.formats import formats
     from llmasos.system.context import SilentSink
-    from llmasos.system.options import structure_options
-    from llmasos.system.options.fields import fields_of
     from llmasos.system.sources import resolve
+    from llmasos_options import structure_options
+    from llmasos_options.fields import fields_of
 
     sink, output = progress or SilentSink(), Path(output)
     if os.path.lexists(output) and not force:

@@ -23,7 +23,6 @@ from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.schemas import as_object
 from llmasos.compose.task_runs import TaskRuns
-from llmasos.system.task_scope import current_task
 from llmasos_hookspecs import (
     Blocked,
     Checkpoint,
@@ -44,14 +43,15 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.sampling import plain_number
 from llmasos_image_input.parts import deferred, has_images
+from llmasos_plugin_calls.task_scope import current_task
 
 if TYPE_CHECKING:
     from llmasos.compose.client import Charge, Client
-    from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost
     from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos_engine.ticket import Ticket
+    from llmasos_guards.guards import Guards
 
 T = TypeVar("T")
 P = TypeVar("P", Prompt, Sequence[Mapping[str, Any]])

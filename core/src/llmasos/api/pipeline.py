@@ -21,7 +21,6 @@ from llmasos.compose.composition import Composer, problems_as_one
 from llmasos.compose.dropped import close_when_dropped
 from llmasos.compose.generation_params import defaults_problems
 from llmasos.compose.host import ModelHost
-from llmasos.compose.observer import GUARD_FIRED, Audience
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
 from llmasos.system import discovery
@@ -30,11 +29,6 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_con
 from llmasos.system.config.check import check_config
 from llmasos.system.config.components import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
-from llmasos.system.folders import working_cache_folder
-from llmasos.system.options import find_problems, structure_options
-from llmasos.system.options.fields import fields_of
-from llmasos.system.single_flight import SingleFlight
-from llmasos.system.store import Store
 from llmasos_engine.step_meter import Listeners
 from llmasos_hookspecs import (
     Checkpoint,
@@ -51,14 +45,20 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sampling import plain_number
+from llmasos_model_store.folders import working_cache_folder
+from llmasos_model_store.store import Store
+from llmasos_options import find_problems, structure_options
+from llmasos_options.fields import fields_of
+from llmasos_plugin_calls.observer import GUARD_FIRED, Audience
+from llmasos_plugin_calls.single_flight import SingleFlight
 from llmasos_residency.prediction import Need
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
     from llmasos.acceleration.corpus import Corpus
     from llmasos.acceleration.suites import NamedSuite
-    from llmasos.compose.guarded_task import GuardedTask
     from llmasos_hookspecs import ReachedComponent
+    from llmasos_plugin_calls.guarded_task import GuardedTask
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
 ComponentArgument = str | Mapping[str, Any]

@@ -21,10 +21,10 @@ from llmasos.compose.host import ModelHost
 from llmasos.compose.process import process_resources
 from llmasos.system.config import Config
 from llmasos.system.config.tables import ResourcesConfig
-from llmasos.system.options import structure_options
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sizes import size_in_words
+from llmasos_options import structure_options
 
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel

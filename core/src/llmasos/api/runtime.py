@@ -15,7 +15,6 @@ from llmasos.compose.client import Charge, Client, Desk
 from llmasos.compose.serving import Sending
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.compose.waiting_room import WaitingRoom
-from llmasos.system.options import json_schema, unstructure
 from llmasos_hookspecs import (
     Credentials,
     LLMasOSError,
@@ -33,6 +32,7 @@ from llmasos_hookspecs import (
     TextKind,
     TokenPrompt,
 )
+from llmasos_options import json_schema, unstructure
 
 #: Seconds that closing waits until everything is recorded, where nobody says how long.
 CLOSE_SECONDS: Final = 5.0

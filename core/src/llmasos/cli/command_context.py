@@ -12,8 +12,8 @@ import attrs
 
 from llmasos.cli.console import print_json, print_result, print_table
 from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
-from llmasos.system.options import unstructure
 from llmasos_hookspecs import RequestError
+from llmasos_options import unstructure
 
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
@@ -62,7 +62,7 @@ class CommandContext:
         return list(read_status())
 
     def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
-        from llmasos.system.isolation import code_command
+        from llmasos_isolation import code_command
 
         return code_command(code, *arguments, first=first)
 

@@ -12,7 +12,7 @@ class KnownNames:
         if kind == "model":
             from llmasos.system.aliases import Aliases
             from llmasos.system.config.presets import Presets
-            from llmasos.system.store import Store
+            from llmasos_model_store.store import Store
 
             return [*Aliases().all(), *Presets().names(), *(model.key for model in Store().models())]
         from llmasos.system.discovery import registry

@@ -226,7 +226,7 @@ def _made(use: str) -> tuple[LoadedComponent, Any]:
     from llmasos.compose.formats import formats
     from llmasos.system.components import load_component
     from llmasos.system.discovery import registry
-    from llmasos.system.options import structure_options
+    from llmasos_options import structure_options
 
     loaded = load_component(registry().find("command", use))
     calls = formats(sink=TerminalSink()).calls

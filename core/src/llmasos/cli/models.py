@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmasos.acceleration.cache import StageCache, StageEntry
-    from llmasos.system.builds import Build
-    from llmasos.system.store import StoredModel
     from llmasos_hookspecs import Checkpoint
+    from llmasos_model_store.builds import Build
+    from llmasos_model_store.store import StoredModel
 
 app = typer.Typer(help="Fetched models and short names for them.", cls=Group, no_args_is_help=True)
 
@@ -33,11 +33,11 @@ Reference = Annotated[str, typer.Argument(help=f"An alias, a preset, a path, {re
 def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) -> None:
     """List the models in the store with what was made of each and what uses it, the aliases, and the presets."""
     from llmasos.system.aliases import Aliases
-    from llmasos.system.builds import Builds
     from llmasos.system.config import load_config
     from llmasos.system.config.presets import Presets
-    from llmasos.system.store import Store
     from llmasos.system.uses import used_by
+    from llmasos_model_store.builds import Builds
+    from llmasos_model_store.store import Store
 
     store, aliases = Store(), Aliases()
     configured = load_config(config)
@@ -125,7 +125,7 @@ def show(
     from llmasos.compose.formats import open_model
     from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
-    from llmasos.system.store import Store
+    from llmasos_model_store.store import Store
 
     found = resolve(reference, sink=TerminalSink())
     entry = Store().get(found.canonical)
@@ -155,8 +155,8 @@ def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     from llmasos.system.bounds import Bounds
     from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
-    from llmasos.system.folders import cache_folder
     from llmasos.system.loader_choice import choose_loader, installed_loaders
+    from llmasos_model_store.folders import cache_folder
 
     loaders = installed_loaders(registry())
     try:
@@ -175,7 +175,7 @@ class _ExportCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from llmasos.compose.formats import formats
-        from llmasos.system.options import describe
+        from llmasos_options import describe
 
         self.epilog = "\n\n".join(
             f"--{loaded.entry.name} {option.key.upper()}: {option.help}"
@@ -237,7 +237,7 @@ def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
     """Remove a model from the store with all that was made of it, engines and stages; or a preset."""
     from llmasos.system.aliases import Aliases
     from llmasos.system.config.presets import Presets
-    from llmasos.system.store import Store
+    from llmasos_model_store.store import Store
 
     presets, store = Presets(), Store()
     if presets.get(reference) is not None:
@@ -262,9 +262,9 @@ def clean(
 ) -> None:
     """Remove what can be made again and no process uses: engines that loaders built, results of accelerator stages, and what killed
     processes left of fetches."""
-    from llmasos.system.builds import Builds
-    from llmasos.system.store import Store
     from llmasos_hookspecs.sizes import parse_size
+    from llmasos_model_store.builds import Builds
+    from llmasos_model_store.store import Store
 
     limit, older = 0 if keep is None else parse_size(keep), days * 86400
     freed = {
@@ -305,7 +305,7 @@ def verify(
 ) -> int:
     """Read every stored file and compare it with its digest; of a model at a path read every tensor, and what its format can check."""
     from llmasos.system.aliases import Aliases
-    from llmasos.system.store import Store
+    from llmasos_model_store.store import Store
 
     if reference is not None and Path(reference).exists():
         problems = _problems(Path(reference))
@@ -336,7 +336,7 @@ def _problems(path: Path) -> list[str]:
 
 def _stages() -> StageCache:
     from llmasos.acceleration.cache import StageCache
-    from llmasos.system.folders import cache_folder
+    from llmasos_model_store.folders import cache_folder
 
     return StageCache(cache_folder() / "acceleration" / "stages")
 
@@ -357,7 +357,7 @@ def _made(entry: StoredModel, builds: Sequence[Build], stages: Sequence[StageEnt
 
 def _remove_made(entry: StoredModel) -> int:
     """Remove the engines and stages that were made of a stored model; returns the bytes freed."""
-    from llmasos.system.builds import Builds
+    from llmasos_model_store.builds import Builds
 
     stages, builds = _stages(), Builds()
     entries = stages.entries()

@@ -43,7 +43,7 @@ def show(
     """Show what a component is and which options it takes; imports its module, and no framework."""
     from llmasos.system.components import load_component, missing_frameworks
     from llmasos.system.discovery import registry
-    from llmasos.system.options import json_schema, render_help
+    from llmasos_options import json_schema, render_help
 
     loaded = load_component(registry().named(name))
     component, entry = loaded.component, loaded.entry

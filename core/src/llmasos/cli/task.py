@@ -47,7 +47,7 @@ def task(
                 print_result(piece, end="")
             print_result()
             return 0
-        from llmasos.system.options import unstructure
+        from llmasos_options import unstructure
 
         answer = unstructure(pipeline.run(name, model=chosen.name, **inputs))
         if as_json or not isinstance(answer, dict):
@@ -75,7 +75,7 @@ def tasks(as_json: o.JsonOption = False) -> None:
 
 
 def _help(name: str, found: Task) -> str:
-    from llmasos.system.options import render_help
+    from llmasos_options import render_help
 
     summary = (type(found).__doc__ or "").strip().partition("\n")[0]
     return f"llmasos task {name}: {summary}\n\nInputs, each as --NAME VALUE:\n{render_help(found.inputs)}"

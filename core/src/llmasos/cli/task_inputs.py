@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from llmasos.cli.asking import read_text
-from llmasos.system.options import fields_of, find_problems, structure_options
-from llmasos.system.options.words import is_image, is_union, unwrapped
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean
+from llmasos_options import fields_of, find_problems, structure_options
+from llmasos_options.words import is_image, is_union, unwrapped
 
 
 def make_inputs(cls: type, values: Mapping[str, Any]) -> Any:

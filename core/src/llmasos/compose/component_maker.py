@@ -11,9 +11,6 @@ import attrs
 
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.formats import Formats, formats
-from llmasos.compose.guards import Guards
-from llmasos.compose.named_guard import NamedGuard
-from llmasos.compose.observer import Observer
 from llmasos.compose.running_model import Policy
 from llmasos.system.bounds import Bounds
 from llmasos.system.catalog import usual_suites
@@ -21,11 +18,14 @@ from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import InstalledComponent, Registry
-from llmasos.system.folders import working_cache_folder
-from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
-from llmasos.system.store import Store
+from llmasos_guards.guards import Guards
+from llmasos_guards.named_guard import NamedGuard
 from llmasos_hookspecs import KINDS, GuardRecord, Placement, QueueBounds, ReachedComponent, Runtime, Server, Task
+from llmasos_model_store.folders import working_cache_folder
+from llmasos_model_store.store import Store
+from llmasos_options import fields_of, structure_options
+from llmasos_plugin_calls.observer import Observer
 
 if TYPE_CHECKING:
     from llmasos.acceleration.suites import NamedSuite
@@ -154,7 +154,7 @@ class ComponentMaker:
 
     def task(self, config: ComponentConfig) -> Task:
         """The task that config names."""
-        from llmasos.compose.guarded_task import guarded  # a model that runs no task does not pay for it
+        from llmasos_plugin_calls.guarded_task import guarded  # a model that runs no task does not pay for it
 
         made = self._make("task", config)
         return guarded(made.value, made.label, self.bounds.task)

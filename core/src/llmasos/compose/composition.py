@@ -24,18 +24,13 @@ from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.security import check_security
 from llmasos.compose.sources import SourcePrompts
 from llmasos.system.aliases import Aliases
-from llmasos.system.builds import Builds
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
 from llmasos.system.context import ProgressSink
 from llmasos.system.discovery import Registry
-from llmasos.system.folders import cache_folder, working_cache_folder
-from llmasos.system.isolation.children import search_path
 from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker, without_adapters
-from llmasos.system.options import structure_options
 from llmasos.system.sources import resolve
-from llmasos.system.store import Store
 from llmasos_engine.encoder_loop import EncoderLoop
 from llmasos_engine.ledger import kv_capacity
 from llmasos_engine.loop import EngineLoop
@@ -54,6 +49,11 @@ from llmasos_hookspecs import (
     is_sealed,
 )
 from llmasos_hookspecs.guarding.edge import crossing
+from llmasos_isolation.children import search_path
+from llmasos_model_store.builds import Builds
+from llmasos_model_store.folders import cache_folder, working_cache_folder
+from llmasos_model_store.store import Store
+from llmasos_options import structure_options
 from llmasos_residency.kv_share import SharedKVLedger
 from llmasos_residency.measurements import Measurements, watch_peak
 from llmasos_residency.memory import Account, Budget

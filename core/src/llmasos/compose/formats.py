@@ -17,11 +17,11 @@ from llmasos.system.components import LoadedComponent, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
 from llmasos.system.descriptions import described
-from llmasos.system.folders import cache_folder
-from llmasos.system.options import structure_options
 from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer, UnsupportedModel, VirtualPath
 from llmasos_hookspecs.nearest import listed
 from llmasos_huggingface_folder.quantization import UnreadQuantization
+from llmasos_model_store.folders import cache_folder
+from llmasos_options import structure_options
 
 _READ_TOKENIZER: Final = "llmasos_read_tokenizer"
 

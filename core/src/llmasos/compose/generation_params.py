@@ -15,12 +15,12 @@ from llmasos.compose.foreign_words import FOREIGN_WORDS
 from llmasos.compose.schemas import as_schema
 from llmasos.system.config import Config
 from llmasos.system.config.models import DEFAULT_MODEL
-from llmasos.system.deadlines import earliest
-from llmasos.system.options.words import dotted
 from llmasos_chat_templates.messages import ChatOptions
 from llmasos_hookspecs import ConfigError, Constraint, PlacedMedia, Request, RequestError, SamplingParams
 from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number
+from llmasos_options.words import dotted
+from llmasos_plugin_calls.deadlines import earliest
 
 P = TypeVar("P")
 

@@ -16,8 +16,6 @@ from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall, R, Sending, T, Wanted, waited
 from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.system.config import ComponentConfig
-from llmasos.system.single_flight import SingleFlight
-from llmasos.system.task_scope import current_task
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     Checkpoint,
@@ -25,6 +23,8 @@ from llmasos_hookspecs import (
     ModelClosed,
     ResourceError,
 )
+from llmasos_plugin_calls.single_flight import SingleFlight
+from llmasos_plugin_calls.task_scope import current_task
 from llmasos_residency.lease import Lease
 from llmasos_residency.memory import Account, Budget
 from llmasos_residency.prediction import Need

@@ -19,7 +19,6 @@ from typing import Final
 
 import attrs
 
-from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import Description
@@ -29,6 +28,7 @@ from llmasos.system.requirements import installed_version
 from llmasos_engine.guarded_engine import GuardedEngine
 from llmasos_hookspecs import Checkpoint, Encoder, EncoderInfo, Engine, LLMasOSError, Row
 from llmasos_hookspecs.atomic import write_atomically
+from llmasos_plugin_calls.bounded import UNBOUNDED, Bound, call_within
 
 #: The exchange that is timed: tokens of the prompt and of the answer, and sequences of a full batch.
 PROMPT: Final = 128

@@ -13,11 +13,11 @@ import attrs
 from llmasos.compose.encoder_rows import EncoderRows
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.compose.serving import LoopCall
-from llmasos.system.deadlines import earliest
 from llmasos_engine.encoder_loop import EncoderLoop
 from llmasos_engine.guarded_encoder import Vectors
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EncoderInfo, EncoderRow, RequestError, TextKind, Tokenizer, TokenPrompt, UnsupportedModel
+from llmasos_plugin_calls.deadlines import earliest
 from llmasos_residency.prediction import Need
 
 

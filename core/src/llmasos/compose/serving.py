@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.answer_forms import PLAIN, AnswerForm
-from llmasos.system.task_scope import current_task
 from llmasos_engine.ticket import Ticket
 from llmasos_engine.usage import Usage
 from llmasos_hookspecs import Generation, Media, Request, Score
+from llmasos_plugin_calls.task_scope import current_task
 from llmasos_residency.lease import Lease
 from llmasos_residency.residency import Residency
 from llmasos_residency.tracked_model import TrackedModel

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from llmasos.system.folders import data_folder
+from llmasos_model_store.folders import data_folder
 
 #: Timeout of either side in seconds.
 _TIMEOUT: Final = 5.0

@@ -9,9 +9,9 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Final, TypeVar
 
-from llmasos.compose.workers import Workers
-from llmasos.system.task_scope import TaskScope, task_scope
 from llmasos_hookspecs import Rejected
+from llmasos_plugin_calls.task_scope import TaskScope, task_scope
+from llmasos_plugin_calls.workers import Workers
 from llmasos_residency.handover import Handover
 
 R = TypeVar("R")

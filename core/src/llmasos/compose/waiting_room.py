@@ -11,8 +11,8 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from llmasos.compose.serving import Sending, Wanted, waited
-from llmasos.compose.workers import Workers
 from llmasos_hookspecs import Cancelled, Rejected
+from llmasos_plugin_calls.workers import Workers
 from llmasos_residency.handover import Handover
 from llmasos_residency.lease import Lease
 from llmasos_residency.residency import Residency

@@ -12,10 +12,10 @@ import attrs
 from filelock import FileLock
 
 from llmasos.system.catalog import first_component, known_aliases, reference_forms
-from llmasos.system.folders import data_folder
 from llmasos_hookspecs import SourceError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.nearest import did_you_mean
+from llmasos_model_store.folders import data_folder
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: A repository of a hub: an owner and a name, neither of which begins as a path does.

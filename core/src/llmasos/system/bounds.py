@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS, UNBOUNDED, Bound
-from llmasos.system.store import Store, bytes_below
+from llmasos_model_store.store import Store, bytes_below
+from llmasos_plugin_calls.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS, UNBOUNDED, Bound
 
 if TYPE_CHECKING:
     from llmasos.system.config import ResourcesConfig

@@ -9,10 +9,10 @@ import attrs
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
 from llmasos.system.discovery import Registry, registry
-from llmasos.system.folders import cache_folder
 from llmasos.system.reached import Reach
-from llmasos.system.store import Store
 from llmasos_hookspecs import KINDS
+from llmasos_model_store.folders import cache_folder
+from llmasos_model_store.store import Store
 
 
 @attrs.frozen(eq=False, kw_only=True)

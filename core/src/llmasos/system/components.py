@@ -13,16 +13,16 @@ from typing import Any, Final, Protocol
 import attrs
 from pluggy import PluginManager, PluginValidationError
 
-from llmasos.system.bounded import call_within
 from llmasos.system.bounds import Bounds, signs_of_progress
 from llmasos.system.context import HookContext
 from llmasos.system.contract import api_fault, contract_fault
 from llmasos.system.discovery import InstalledComponent
 from llmasos.system.requirements import unmet_requirements
-from llmasos.system.returned import fault_of
 from llmasos_hookspecs import KINDS, PROJECT, Component, LLMasOSError, PluginError, specs
 from llmasos_hookspecs.guarding.edge import as_ours, in_words, interrupted
 from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
+from llmasos_plugin_calls.bounded import call_within
+from llmasos_plugin_calls.returned import fault_of
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -13,8 +13,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.system.digests import file_digest
-from llmasos.system.isolation import run_apart
 from llmasos_hookspecs import (
     Adapter,
     ApartError,
@@ -29,6 +27,8 @@ from llmasos_hookspecs import (
     Tokenizer,
     UnsupportedModel,
 )
+from llmasos_isolation import run_apart
+from llmasos_model_store.digests import file_digest
 
 _log = logging.getLogger("llmasos")
 

@@ -22,13 +22,13 @@ import attrs
 
 from llmasos.system.components import load_component
 from llmasos.system.discovery import CORE, InstalledComponent
-from llmasos.system.folders import cache_folder
-from llmasos.system.isolation import run_apart
-from llmasos.system.options import json_schema
 from llmasos.system.requirements import installed_version
 from llmasos_hookspecs import API_VERSION, ApartError, ApartLimits, Component, PluginError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.guarding.edge import in_words, interrupted
+from llmasos_isolation import run_apart
+from llmasos_model_store.folders import cache_folder
+from llmasos_options import json_schema
 
 #: Version of what is kept.
 _VERSION: Final = 1

@@ -11,10 +11,10 @@ import attrs
 
 from llmasos.system.catalog import faster, published
 from llmasos.system.discovery import InstalledComponent, registry
-from llmasos.system.folders import cache_folder, config_folder, data_folder
 from llmasos.system.hardware import cores, memory
-from llmasos.system.isolation import code_command
 from llmasos.system.requirements import installed_version
+from llmasos_isolation import code_command
+from llmasos_model_store.folders import cache_folder, config_folder, data_folder
 
 #: Seconds that a plugin may take to import with all of its frameworks.
 _PATIENCE: Final = 120

@@ -12,8 +12,8 @@ from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config.components import ComponentConfig, usual_component
 from llmasos.system.context import HookContext
 from llmasos.system.discovery import Registry
-from llmasos.system.options import structure_options
 from llmasos_hookspecs import KINDS, Component, PluginError, is_sealed, specs
+from llmasos_options import structure_options
 
 
 @attrs.frozen(eq=False, kw_only=True)

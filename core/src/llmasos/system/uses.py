@@ -5,8 +5,8 @@ from __future__ import annotations
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import Config
 from llmasos.system.config.models import DEFAULT_MODEL
-from llmasos.system.options.words import dotted
-from llmasos.system.store import StoredModel
+from llmasos_model_store.store import StoredModel
+from llmasos_options.words import dotted
 
 
 def used_by(model: StoredModel, aliases: Aliases, config: Config) -> tuple[str, ...]:

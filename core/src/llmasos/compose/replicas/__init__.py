@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from llmasos.compose.replicas.replica_set import ReplicaSet
-from llmasos.compose.replicas.routing import Router
-from llmasos.compose.replicas.spec import WorkerSpec, cores_of_seat
+from llmasos_replicas.replica_set import ReplicaSet
+from llmasos_replicas.routing import Router
+from llmasos_replicas.spec import WorkerSpec, cores_of_seat
 
 #: What the seat of a replica runs.
 WORKER_ENTRY: Final = "llmasos.compose.replicas.worker:serve"

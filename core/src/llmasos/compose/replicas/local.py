@@ -13,8 +13,8 @@ from multiprocessing import Pipe
 from typing import Final
 
 from llmasos.system.hardware import memory
-from llmasos.system.isolation.children import code_command
 from llmasos_hookspecs import Component, Context, Host, NoOptions, ResourceError, SeatSpec, hookimpl
+from llmasos_isolation.children import code_command
 
 #: What the child runs. ``code_command`` gives it the import path of this process.
 _SERVE: Final = "from llmasos.compose.replicas.local_child import main; main()"

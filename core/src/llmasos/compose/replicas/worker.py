@@ -20,16 +20,12 @@ import attrs
 from llmasos.compose.composition import Composer
 from llmasos.compose.host import OpenedModel
 from llmasos.compose.process import ProcessResources
-from llmasos.compose.replicas.numbered import Arrivals, numbered
-from llmasos.compose.replicas.spec import versions
-from llmasos.compose.replicas.wire import WireError, pack, unpack
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
-from llmasos.system.store import Store
 from llmasos_engine.heap import freeze_heap
 from llmasos_engine.step_meter import Listeners
 from llmasos_engine.ticket import Piece, Ticket
@@ -49,6 +45,10 @@ from llmasos_hookspecs import (
 from llmasos_hookspecs.guarding.edge import as_ours
 from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.scheduling import Admit
+from llmasos_model_store.store import Store
+from llmasos_replicas.numbered import Arrivals, numbered
+from llmasos_replicas.spec import versions
+from llmasos_replicas.wire import WireError, pack, unpack
 from llmasos_residency.memory import Account
 
 _log = logging.getLogger("llmasos.replicas")

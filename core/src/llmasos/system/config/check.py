@@ -10,8 +10,8 @@ from llmasos.system.config.components import DEFAULT_LOADER, ComponentConfig
 from llmasos.system.config.sections import Config
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import InstalledComponent, Registry
-from llmasos.system.options import find_problems
 from llmasos_hookspecs import LLMasOSError, PluginError
+from llmasos_options import find_problems
 
 
 def check_config(

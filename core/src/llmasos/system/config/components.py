@@ -1,14 +1,11 @@
-"""A component as config names it, and what stands where config names none."""
+"""What stands where config names no component."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
-
-import attrs
+from typing import Final
 
 from llmasos.system.catalog import default_component
-from llmasos.system.options import unstructure
+from llmasos_options.component import ComponentConfig
 
 #: What stands where config says nothing.
 DEFAULT_SOURCE: Final = "smollm2"
@@ -20,26 +17,6 @@ DEFAULT_PLACEMENT: Final = "local"
 REACHED: Final = ("transcriber", "speaker")
 #: Who may use the servers: every client on the loopback interface of this machine.
 DEFAULT_ACCESS: Final = "open"
-
-
-@attrs.frozen
-class ComponentConfig:
-    """One component as config names it.
-
-    Attributes:
-        use: a name, ``dist:name``, or ``auto`` for loaders.
-        options: the other keys of its table, not yet checked against the plugin's own options.
-        tune: with ``auto``: time the loaders that take a model at its first load on this machine, and take the fastest.
-        path: where it stands, such as ``accelerate[1]``; not compared.
-    """
-
-    use: str
-    options: Mapping[str, Any] = attrs.field(factory=dict)
-    path: str = attrs.field(default="", eq=False)
-    tune: bool = False
-
-    def to_mapping(self) -> dict[str, Any]:
-        return {"use": self.use, **({"tune": True} if self.tune else {}), **unstructure(self.options)}
 
 
 #: What config means where it names no placement, and no access control.

@@ -12,9 +12,9 @@ from typing import Any, Final
 import attrs
 
 from llmasos.system.config.sections import Config
-from llmasos.system.folders import config_folder
-from llmasos.system.options.words import dotted
 from llmasos_hookspecs import ConfigError
+from llmasos_model_store.folders import config_folder
+from llmasos_options.words import dotted
 
 #: A config is written by hand; a file beyond this is something else.
 _MAX_BYTES: Final = 1 << 20

@@ -12,10 +12,10 @@ import attrs
 
 from llmasos.system.aliases import Aliases
 from llmasos.system.config.toml import to_toml
-from llmasos.system.folders import data_folder
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.nearest import did_you_mean
+from llmasos_model_store.folders import data_folder
 
 #: As an alias: neither a path nor a reference with a scheme.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -19,10 +19,10 @@ from llmasos.system.config.components import (
 from llmasos.system.config.models import DEFAULT_MODEL, ModelConfig
 from llmasos.system.config.presets import Preset, Presets, laid_over
 from llmasos.system.config.tables import GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
-from llmasos.system.options import find_problems, structure_options
-from llmasos.system.options.words import dotted, found_in_words, value_in_words
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.nearest import did_you_mean, nearest
+from llmasos_options import find_problems, structure_options
+from llmasos_options.words import dotted, found_in_words, value_in_words
 
 T = TypeVar("T")
 

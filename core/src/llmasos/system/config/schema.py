@@ -10,7 +10,7 @@ from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEF
 from llmasos.system.config.tables import SIZES, GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
 from llmasos.system.descriptions import Description, described
 from llmasos.system.discovery import Registry
-from llmasos.system.options import json_schema
+from llmasos_options import json_schema
 
 #: The kinds that config names.
 _KINDS: Final = (

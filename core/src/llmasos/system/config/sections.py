@@ -12,8 +12,8 @@ from llmasos.system.config.models import DEFAULT_MODEL, ModelConfig
 from llmasos.system.config.presets import Presets
 from llmasos.system.config.reading import ConfigReader
 from llmasos.system.config.tables import ResourcesConfig, SecurityConfig
-from llmasos.system.options import unstructure
 from llmasos_hookspecs import ConfigError
+from llmasos_options import unstructure
 
 
 @attrs.frozen(kw_only=True)

@@ -6,53 +6,15 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
 from llmasos.system.catalog import reference_forms
 from llmasos.system.config.components import DEFAULT_SOURCE
-from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.sizes import parse_size
+from llmasos_plugin_calls.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
+from llmasos_replicas.replica_range import ReplicaRange, count_of_replicas
 
-#: Each is a process with weights of its own; no machine holds more.
-MAX_REPLICAS: Final = 1024
 #: Threads of one process, and tokens of one sequence, beyond what any system starts or any model reads.
 MAX_THREADS: Final = 4096
 MAX_CONTEXT: Final = 2**31 - 1
-
-
-def _count_of_replicas(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, int) and not 1 <= value <= MAX_REPLICAS:
-        raise ConfigError(f"{attribute.name} is {value}, and it must be from 1 to {MAX_REPLICAS}.")
-
-
-def _not_less_than_min(table: ReplicaRange, _: object, value: int) -> None:
-    if value < table.min:
-        raise ConfigError(f"max is {value} and min is {table.min}; max must not be less.")
-
-
-@attrs.frozen(kw_only=True)
-class ReplicaRange:
-    """How many replicas a model has, by what they have to do."""
-
-    min: int = attrs.field(default=1, validator=_count_of_replicas, metadata={"help": "Replicas that there are always."})
-    max: int = attrs.field(
-        validator=[_count_of_replicas, _not_less_than_min],
-        metadata={"help": "Replicas that there are at most; memory and cores are shared out among so many."},
-    )
-    queue: int = attrs.field(
-        default=4,
-        validator=attrs.validators.ge(1),
-        metadata={"help": "Requests that may wait for each replica before another one is started."},
-    )
-    ttft: float | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(attrs.validators.gt(0)),
-        metadata={"help": "Seconds to the first token of 95 % of the requests, beyond which another replica is started."},
-    )
-    idle: float = attrs.field(
-        default=60.0,
-        validator=attrs.validators.gt(0),
-        metadata={"help": "Seconds after which a replica that is not needed ends, once it has finished what it has."},
-    )
 
 
 @attrs.frozen(kw_only=True)
@@ -87,7 +49,7 @@ class ModelTable:
     allow_pickle: bool = attrs.field(default=False, metadata={"help": "Read pickle files too, with weights_only."})
     replicas: int | ReplicaRange = attrs.field(
         default=1,
-        validator=_count_of_replicas,
+        validator=count_of_replicas,
         metadata={
             "help": "Processes that serve the model, each with weights of its own; 1: none beside the program's. A table with min and max: "
             "as many as the requests need."

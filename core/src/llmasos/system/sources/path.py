@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from llmasos.system.store import sha256_of
 from llmasos_fetch_kit.archives import is_archive, unpack
 from llmasos_fetch_kit.layout import model_in
 from llmasos_hookspecs import WORKING, Component, Context, SourceError, hookimpl
+from llmasos_model_store.store import sha256_of
 
 _LOOKS_LIKE_A_PATH: Final = re.compile(r"[./~]|[A-Za-z]:[\\/]")
 

@@ -20,11 +20,11 @@ from llmasos.system.config import ComponentConfig
 from llmasos.system.config.presets import Presets
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.descriptions import described
-from llmasos.system.folders import cache_folder
-from llmasos.system.options import structure_options
-from llmasos.system.store import Store
 from llmasos_hookspecs import PluginError, SourceError
 from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
+from llmasos_model_store.folders import cache_folder
+from llmasos_model_store.store import Store
+from llmasos_options import structure_options
 
 #: A single letter before a colon is a drive.
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)

@@ -1,0 +1,1 @@
+"""Guards on prompts and answers, in the order of config."""

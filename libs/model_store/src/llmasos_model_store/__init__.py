@@ -1,0 +1,1 @@
+"""The store of fetched models, what was built of them, and where both lie."""

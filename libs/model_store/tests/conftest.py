@@ -1,0 +1,20 @@
+"""A store in a folder of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmasos_model_store.store import Store
+
+
+@pytest.fixture(autouse=True)
+def home(own_home: Path) -> Path:
+    """``LLMASOS_HOME``, and a working folder that is not the user's."""
+    return own_home
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return Store(home / "data")
