@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml core/pyproject.toml libs/*/pyproject.toml plugins/*/pyproject.toml \
 	plugins/kernels_cpu/*.py plugins/kernels_cpu/native/*.[ch]*)
 
-DEMO_PACKAGES := hookspecs core libs/answer_parts libs/chat_templates libs/checkpoint_kit libs/command_kit libs/conversations libs/decoder_kit libs/encoder_kit libs/engine libs/fetch_kit libs/guards libs/huggingface_folder libs/image_input libs/isolation libs/model_store libs/options libs/plugin_calls libs/replicas libs/residency libs/task_kit libs/tokenizing plugins/format_gguf plugins/backend_onnx plugins/sched_fifo plugins/app_text plugins/command_plugins plugins/source_pypi
+DEMO_PACKAGES := hookspecs core libs/answer_parts libs/chat_templates libs/checkpoint_kit libs/command_kit libs/config libs/conversations libs/decoder_kit libs/encoder_kit libs/engine libs/fetch_kit libs/guards libs/huggingface_folder libs/image_input libs/isolation libs/model_store libs/options libs/plugin_calls libs/replicas libs/residency libs/task_kit libs/tokenizing plugins/format_gguf plugins/backend_onnx plugins/sched_fifo plugins/app_text plugins/command_plugins plugins/source_pypi
 # Packages that are not installed, such as SKIP=plugins/backend_tf.
 SKIP ?=
 ALL_PACKAGES  := hookspecs core $(filter-out $(SKIP),$(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml))))

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import llmasos
 from llmasos.compose.process import ProcessResources
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_residency.decisions import Decisions
 from llmasos_residency.memory import Budget

@@ -19,8 +19,8 @@ from typing import Any
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.cli.command_context import OpenedTask
-from llmasos.system.config import Config
 from llmasos_command_batch.run import run_batch
+from llmasos_config import Config
 
 _LABELS = ["sports", "cooking", "technology", "politics"]
 _WHO = ("The match", "Our team", "The soup", "A new phone", "The parliament", "The striker", "Fresh basil", "The update", "The minister")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,19 @@ def test_core_never_imports_a_plugin() -> None:
     assert required == names
 
 
-def test_the_engine_imports_the_contract_only() -> None:
-    """Of this project's packages, its own modules and hookspecs, so that its loop can be read and simulated with them alone."""
-    names = {name for _, name in imported(ROOT / "core" / "src" / "llmasos" / "engine")}
-    assert {name for name in names if name.startswith("llmasos")} == {"llmasos", "llmasos_hookspecs"}
+@pytest.mark.parametrize("lib", ["engine", "isolation", "options", "plugin_calls"])
+def test_the_lowest_libs_of_core_import_the_contract_only(lib: str) -> None:
+    """Of this project's packages, their own modules and hookspecs: the engine's loop, say, can be read and simulated with them alone."""
+    names = {name for _, name in imported(ROOT / "libs" / lib / "src")}
+    assert {name for name in names if name.startswith("llmasos")} == {f"llmasos_{lib}", "llmasos_hookspecs"}
+
+
+def test_no_libs_import_one_another_in_a_circle() -> None:
+    """Each can be installed with those below it alone."""
+    below = {
+        lib: {name for _, name in imported(ROOT / lib / "src") if name in SHARED} - {f"llmasos_{lib.removeprefix('libs/')}"} for lib in LIBS
+    }
+    TopologicalSorter({f"llmasos_{lib.removeprefix('libs/')}": names for lib, names in below.items()}).prepare()
 
 
 def test_hookspecs_imports_neither() -> None:

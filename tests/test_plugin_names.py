@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "src" / "llmasos"
 
 #: Libs that the runtime is made of, which know as little of plugins as core does.
-PARTS_OF_CORE: Final = ("engine", "guards", "isolation", "model_store", "options", "plugin_calls", "replicas", "residency")
+PARTS_OF_CORE: Final = ("config", "engine", "guards", "isolation", "model_store", "options", "plugin_calls", "replicas", "residency")
 
 #: Components that core has itself.
 BUILT_IN: Final = frozenset({"path", "local", "open"})
@@ -130,7 +130,7 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def test_no_source_of_core_names_a_component_of_a_plugin() -> None:
-    """Neither in literals nor in identifiers: defaults and suggestions come from ``system/catalog.toml``."""
+    """Neither in literals nor in identifiers: defaults and suggestions come from ``llmasos_config/catalog.toml``."""
     names = components("plugins/*")
     assert [line for file, text in sources() for line in named(file, text, names)] == []
 
@@ -164,7 +164,7 @@ def test_every_exception_is_needed() -> None:
 
 def test_the_catalogue_lists_what_the_plugins_offer() -> None:
     """Each published component with its distribution, and nothing that is not there."""
-    catalog = tomllib.loads((CORE / "system" / "catalog.toml").read_text(encoding="utf-8"))
+    catalog = tomllib.loads((ROOT / "libs" / "config" / "src" / "llmasos_config" / "catalog.toml").read_text(encoding="utf-8"))
     listed = {
         (kind, name, distribution)
         for kind, distributions in catalog["published"].items()

@@ -25,7 +25,7 @@ import llmasos_hookspecs
 from llmasos.api.model import LanguageModel
 from llmasos.cli import invoke
 from llmasos.system.components import load_component
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs import testing
 from llmasos_options import describe
 

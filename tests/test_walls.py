@@ -1,4 +1,5 @@
-"""Core's folders import one way, and its modules in no circle: all imports count, those in functions and for type checkers too."""
+"""Core's folders import one way, and its modules and those of libs in no circle: all imports count, those in functions and for type
+checkers too."""
 
 from __future__ import annotations
 
@@ -7,7 +8,11 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "core" / "src" / "llmasos"
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "core" / "src" / "llmasos"
+LIBS = ROOT / "libs"
 
 #: Folder -> the folders of core that it may import, besides itself.
 BELOW = {
@@ -20,32 +25,32 @@ BELOW = {
 }
 
 
-def modules() -> dict[str, Path]:
-    """Core's modules by name."""
+def modules(source: Path) -> dict[str, Path]:
+    """The modules of a package by name."""
     return {
-        ".".join(("llmasos", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
-        for path in SOURCE.rglob("*.py")
+        ".".join((source.name, *path.relative_to(source).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in source.rglob("*.py")
     }
 
 
-def imports(path: Path, known: set[str]) -> Iterator[str]:
-    """The modules of core that a file imports, wherever in it."""
+def imports(path: Path, top: str, known: set[str]) -> Iterator[str]:
+    """The modules of its package ``top`` that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "llmasos":
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == top:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 yield name if name in known else node.module
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == "llmasos")
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == top)
 
 
-def graph() -> dict[str, set[str]]:
-    """Module -> the modules of core that it imports; with one, Python imports the packages that it lies in."""
-    known = modules()
+def graph(source: Path = SOURCE) -> dict[str, set[str]]:
+    """Module -> the modules of its package that it imports; with one, Python imports the packages that it lies in."""
+    known = modules(source)
     found: dict[str, set[str]] = {}
     for name, path in known.items():
         around = set(packages(name))
-        named = set(imports(path, set(known))) - {name}
+        named = set(imports(path, source.name, set(known))) - {name}
         found[name] = named | {package for other in named for package in packages(other)} - around - {name}
     return found
 
@@ -79,10 +84,11 @@ def test_the_folders_of_core_import_downwards_only() -> None:
     assert upwards == []
 
 
-def test_no_modules_of_core_import_one_another_in_a_circle() -> None:
-    """Each module can be read, and moved, with those below it alone."""
+@pytest.mark.parametrize("source", [SOURCE, *sorted(LIBS.glob("*/src/*"))], ids=lambda path: path.name)
+def test_no_modules_import_one_another_in_a_circle(source: Path) -> None:
+    """Each module of core and of the libs can be read, and moved, with those below it alone."""
     try:
-        TopologicalSorter(graph()).prepare()
+        TopologicalSorter(graph(source)).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
 

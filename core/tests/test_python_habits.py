@@ -21,8 +21,8 @@ from llmasos.api.loading import LoadBar
 from llmasos.api.options import GenerationOptions
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.compose.schemas import as_object, as_schema
-from llmasos.system.aliases import Aliases
 from llmasos.system.discovery import registry
+from llmasos_config.aliases import Aliases
 from llmasos_hookspecs import PluginError, RequestError
 from llmasos_hookspecs.testing import tiny_checkpoint
 

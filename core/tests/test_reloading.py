@@ -12,7 +12,7 @@ import pytest
 from llmasos.api.pipeline import Pipeline
 from llmasos.api.reloading import apply
 from llmasos.api.servers import Servers
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError, RequestError
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 

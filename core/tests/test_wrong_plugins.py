@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from llmasos.api import resources
 from llmasos.api.pipeline import Pipeline
 from llmasos.cli.app import app
-from llmasos.system.config import Config
-from llmasos.system.config.check import check_config
-from llmasos.system.config.schema import config_schema
+from llmasos.system.config_check import check_config
+from llmasos.system.config_schema import config_schema
 from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
+from llmasos_config import Config
 from llmasos_hookspecs import PluginError, RequestError, ResourceError
 from llmasos_plugin_calls import observer as observers
 from llmasos_plugin_calls.guarded_task import guarded

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from llmasos.system.config import Config, load_config
+from llmasos_config import Config, load_config
 
 SECTIONS = ["model", "models", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "seed", "offline", "x"]
 KEYS = ["use", "source", "memory", "threads", "context_length", "loader", "allow_pickle", "default"]

@@ -22,6 +22,7 @@ DEMO = (
     "llmasos_hookspecs",
     "llmasos",
     "llmasos_answer_parts",
+    "llmasos_config",
     "llmasos_replicas",
     "llmasos_guards",
     "llmasos_model_store",

@@ -10,8 +10,8 @@ from tools.site.words import cell, table
 
 from llmasos import Pipeline
 from llmasos.system.components import load_component
-from llmasos.system.config.tables import GlobalTable, ModelTable, ResourcesConfig
 from llmasos.system.discovery import InstalledComponent, registry
+from llmasos_config.tables import GlobalTable, ModelTable, ResourcesConfig
 from llmasos_hookspecs import KINDS
 from llmasos_options import describe
 

@@ -17,9 +17,9 @@ from llmasos.acceleration.run import Accelerators
 from llmasos.acceleration.suites import NamedSuite
 from llmasos.compose.formats import open_model
 from llmasos.system.components import LoadedComponent, PluginSet
-from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
 from llmasos.system.discovery import InstalledComponent
+from llmasos_config import ComponentConfig
 from llmasos_hookspecs import (
     AccelerationError,
     Checkpoint,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmasos.compose.prompts import PromptEncoder
-from llmasos.system.config import load_config
+from llmasos_config import load_config
 from llmasos_engine.constraint import ConstraintCompiler
 from llmasos_hookspecs import ConfigError, Constraint, RequestError
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer

@@ -16,7 +16,7 @@ import llmasos
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.component_maker import ComponentMaker
 from llmasos.compose.replicas.local import LocalPlacement
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EngineInfo, Generation, Host, LLMasOSError, Request, SeatSpec
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmasos.compose.replicas import cores_of_seat, worker
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs import CheckpointError, Host
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_replicas.numbered import Arrivals, Received, numbered

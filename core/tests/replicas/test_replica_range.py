@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs import ConfigError
 from llmasos_replicas.replica_range import ReplicaRange
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from llmasos.system.bounds import Bounds, signs_of_progress
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs import LLMasOSError, PluginError, ResourceError
 from llmasos_hookspecs.guarding.watchdog import Watchdog
 from llmasos_model_store.store import Store

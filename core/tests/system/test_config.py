@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmasos.cli import invoke
-from llmasos.system.config import ComponentConfig, Config, load_config, to_toml
-from llmasos.system.config.check import check_config
-from llmasos.system.config.schema import config_schema
-from llmasos.system.config.tables import SIZES
+from llmasos.system.config_check import check_config
+from llmasos.system.config_schema import config_schema
 from llmasos.system.discovery import registry
+from llmasos_config import ComponentConfig, Config, load_config, to_toml
+from llmasos_config.tables import SIZES
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.testing import tiny_checkpoint
 

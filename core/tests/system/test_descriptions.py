@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmasos.system import descriptions
-from llmasos.system.config.schema import config_schema
+from llmasos.system.config_schema import config_schema
 from llmasos.system.descriptions import Description, described
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import SourceError

@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
-from llmasos.system.catalog import distribution_for
 from llmasos.system.discovery import registry
+from llmasos_config.catalog import distribution_for
 from llmasos_hookspecs import PluginError
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from llmasos.checkpoints import storage_notes
 from llmasos.compose.formats import formats
-from llmasos.system.config import ComponentConfig
+from llmasos_config import ComponentConfig
 from llmasos_hookspecs import CheckpointError, PluginError, UnsupportedModel, virtual_folder
 from llmasos_hookspecs.testing import tiny_checkpoint
 

@@ -14,7 +14,8 @@ import pytest
 
 import llmasos_hookspecs
 from llmasos.cli import invoke
-from llmasos.system import catalog, discovery
+from llmasos.system import discovery
+from llmasos_config import catalog
 
 from .conftest import Site
 

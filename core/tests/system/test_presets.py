@@ -8,9 +8,9 @@ import pytest
 
 from llmasos import load_model
 from llmasos.api.presets import save_preset
-from llmasos.system.aliases import Aliases
-from llmasos.system.config import Config, load_config
-from llmasos.system.config.presets import Presets, read_preset
+from llmasos_config import Config, load_config
+from llmasos_config.aliases import Aliases
+from llmasos_config.presets import Presets, read_preset
 from llmasos_hookspecs import ConfigError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from llmasos.compose.component_maker import ComponentMaker
-from llmasos.system.catalog import distribution_for
-from llmasos.system.config import Config
-from llmasos.system.config.check import check_config
-from llmasos.system.config.components import REACHED
-from llmasos.system.config.schema import config_schema
+from llmasos.system.config_check import check_config
+from llmasos.system.config_schema import config_schema
 from llmasos.system.context import SilentSink
+from llmasos_config import Config
+from llmasos_config.catalog import distribution_for
+from llmasos_config.components import REACHED
 from llmasos_hookspecs import ConfigError, PluginError
 from llmasos_model_store.store import Store
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system.aliases import Aliases
-from llmasos.system.config import Config
 from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
 from llmasos.system.uses import used_by
+from llmasos_config import Config
+from llmasos_config.aliases import Aliases
 from llmasos_hookspecs import PluginError, SourceError
 
 SOURCE = """

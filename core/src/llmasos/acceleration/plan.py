@@ -9,8 +9,8 @@ from typing import Any, Final
 import attrs
 
 from llmasos.system.components import LoadedComponent, missing_frameworks
-from llmasos.system.config import ComponentConfig
 from llmasos.system.loader_choice import refusal
+from llmasos_config import ComponentConfig
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
 from llmasos_hookspecs.guarding.edge import kind_of
 from llmasos_options import find_problems, structure_options, unstructure

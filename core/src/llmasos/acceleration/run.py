@@ -27,8 +27,8 @@ from llmasos.acceleration.stage_output import check_stage
 from llmasos.acceleration.suites import NamedSuite
 from llmasos.checkpoints import storage_notes
 from llmasos.system.components import LoadedComponent
-from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos_config import ComponentConfig
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Measurement, is_sealed
 from llmasos_huggingface_folder.finite import check_all
 from llmasos_huggingface_folder.manifest import file_records, read_manifest, verify_digest, verify_sizes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmasos.api.pipeline import ComponentArgument, Pipeline, as_component, as_stages
-from llmasos.system.config import Config
+from llmasos_config import Config
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport

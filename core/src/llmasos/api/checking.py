@@ -9,10 +9,10 @@ import attrs
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.generation_params import defaults_problems
-from llmasos.system.config import Config
-from llmasos.system.config.check import check_config
-from llmasos.system.config.layers import inspect_config
+from llmasos.system.config_check import check_config
 from llmasos.system.discovery import registry
+from llmasos_config import Config
+from llmasos_config.layers import inspect_config
 from llmasos_hookspecs import ConfigError, LLMasOSError, SourceError
 
 

@@ -57,7 +57,7 @@ def export(
         UnsupportedModel: it cannot hold the model.
         CheckpointError: the model is damaged, or the output cannot be written.
     """
-    from llmasos.system.catalog import default_component
+    from llmasos_config.catalog import default_component
 
     if len(formats) > 1:
         raise RequestError(f"One format is written at a time, and {' and '.join(sorted(formats))} are named.")

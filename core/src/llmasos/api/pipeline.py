@@ -24,11 +24,11 @@ from llmasos.compose.host import ModelHost
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
 from llmasos.system import discovery
-from llmasos.system.aliases import Aliases
-from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_config
-from llmasos.system.config.check import check_config
-from llmasos.system.config.components import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
+from llmasos.system.config_check import check_config
 from llmasos.system.context import ProgressSink, SilentSink
+from llmasos_config import ComponentConfig, Config, ModelConfig, load_config
+from llmasos_config.aliases import Aliases
+from llmasos_config.components import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos_engine.step_meter import Listeners
 from llmasos_hookspecs import (
     Checkpoint,

@@ -8,11 +8,11 @@ from typing import Any
 
 from llmasos.compose.composition import problems_as_one
 from llmasos.compose.generation_params import defaults_problems
-from llmasos.system.config import Config
-from llmasos.system.config.check import check_config
-from llmasos.system.config.presets import Presets, check_tables
+from llmasos.system.config_check import check_config
 from llmasos.system.discovery import registry
 from llmasos.system.sources.resolution import check_reference
+from llmasos_config import Config
+from llmasos_config.presets import Presets, check_tables
 from llmasos_hookspecs import ConfigError
 
 

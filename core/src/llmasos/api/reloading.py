@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.system.config import ComponentConfig, Config
+from llmasos_config import ComponentConfig, Config
 from llmasos_hookspecs import ConfigError, Server
 from llmasos_hookspecs.guarding.edge import crossing
 from llmasos_hookspecs.nearest import listed

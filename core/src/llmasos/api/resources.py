@@ -19,8 +19,8 @@ import attrs
 from llmasos.api.pipeline import ComponentArgument, Pipeline, load_model
 from llmasos.compose.host import ModelHost
 from llmasos.compose.process import process_resources
-from llmasos.system.config import Config
-from llmasos.system.config.tables import ResourcesConfig
+from llmasos_config import Config
+from llmasos_config.tables import ResourcesConfig
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sizes import size_in_words

@@ -12,7 +12,7 @@ from typing import Final, Self
 from llmasos.api.pipeline import Pipeline
 from llmasos.api.reloading import apply
 from llmasos.api.runtime import PipelineRuntime
-from llmasos.system.config import Config
+from llmasos_config import Config
 from llmasos_hookspecs import ConfigError, Endpoint, LLMasOSError, Server, is_loopback
 from llmasos_hookspecs.guarding.edge import crossing
 

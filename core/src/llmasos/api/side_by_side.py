@@ -9,7 +9,7 @@ from llmasos.acceleration.corpus import Corpus
 from llmasos.acceleration.suites import NamedSuite, joint_notes, joint_sections
 from llmasos.api.model import LanguageModel
 from llmasos.api.pipeline import Pipeline
-from llmasos.system.config import ComponentConfig
+from llmasos_config import ComponentConfig
 from llmasos_hookspecs import Measurement, Report, figure_table
 
 #: Opens the pipeline for a reference, and gives it with the model that is meant; None: the config's default model.

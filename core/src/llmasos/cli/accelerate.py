@@ -35,7 +35,7 @@ def accelerate(
 ) -> None:
     """Run accelerator stages over a model, and show what each cost and brought."""
     from llmasos.acceleration.corpus import Corpus
-    from llmasos.system.config import ComponentConfig
+    from llmasos_config import ComponentConfig
 
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, quiet=quiet)
     with pipeline:

@@ -42,7 +42,7 @@ class CommandContext:
         return _announced(registry().named(name))
 
     def published(self) -> Mapping[str, Mapping[str, str]]:
-        from llmasos.system.catalog import published
+        from llmasos_config.catalog import published
 
         return published()
 
@@ -97,7 +97,7 @@ class CommandContext:
     ) -> Report:
         from llmasos.api.side_by_side import measure_side_by_side
         from llmasos.cli.options import open_pipeline
-        from llmasos.system.config import ComponentConfig
+        from llmasos_config import ComponentConfig
 
         def opened(reference: str | None) -> tuple[Pipeline, LanguageModel]:
             return open_pipeline(config, list(settings), model=reference, loader=loader, quiet=quiet)

@@ -10,8 +10,8 @@ class KnownNames:
 
     def names(self, kind: str) -> Iterable[str]:
         if kind == "model":
-            from llmasos.system.aliases import Aliases
-            from llmasos.system.config.presets import Presets
+            from llmasos_config.aliases import Aliases
+            from llmasos_config.presets import Presets
             from llmasos_model_store.store import Store
 
             return [*Aliases().all(), *Presets().names(), *(model.key for model in Store().models())]

@@ -38,7 +38,7 @@ def show(
     as_json: o.JsonOption = False,
 ) -> None:
     """Show the config that holds here, defaults included."""
-    from llmasos.system.config import load_config, to_toml
+    from llmasos_config import load_config, to_toml
 
     found = load_config(config, overrides=overrides or ())
     mapping = found.to_mapping()
@@ -57,7 +57,7 @@ def show(
 @app.command("schema")
 def schema(as_json: o.JsonOption = False) -> None:
     """Print the JSON Schema of the config, with the options of every installed plugin."""
-    from llmasos.system.config.schema import config_schema
+    from llmasos.system.config_schema import config_schema
     from llmasos.system.discovery import registry
 
     print_json(config_schema(registry()))

@@ -55,7 +55,7 @@ class Verbs(TyperGroup):
         try:
             return self._option_command(ctx, args) or super().resolve_command(ctx, args)
         except TyperException as error:  # which suggests built-in verbs only
-            from llmasos.system.catalog import published
+            from llmasos_config.catalog import published
 
             distribution = published().get("command", {}).get(self.prefix + args[0])
             if distribution is not None:
@@ -70,8 +70,8 @@ class Verbs(TyperGroup):
 
         Raises ``PluginError`` where one is published that is not installed.
         """
-        from llmasos.system.catalog import published
         from llmasos.system.discovery import registry
+        from llmasos_config.catalog import published
 
         verb, *words = args
         builtin = super().get_command(ctx, verb)

@@ -11,8 +11,8 @@ from typer.core import TyperCommand
 from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
 from llmasos.cli.installed import Group
-from llmasos.system.catalog import reference_forms
 from llmasos_command_kit.completion import names_of
+from llmasos_config.catalog import reference_forms
 from llmasos_hookspecs import LLMasOSError, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
@@ -32,10 +32,10 @@ Reference = Annotated[str, typer.Argument(help=f"An alias, a preset, a path, {re
 @app.command("list")
 def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) -> None:
     """List the models in the store with what was made of each and what uses it, the aliases, and the presets."""
-    from llmasos.system.aliases import Aliases
-    from llmasos.system.config import load_config
-    from llmasos.system.config.presets import Presets
     from llmasos.system.uses import used_by
+    from llmasos_config import load_config
+    from llmasos_config.aliases import Aliases
+    from llmasos_config.presets import Presets
     from llmasos_model_store.builds import Builds
     from llmasos_model_store.store import Store
 
@@ -110,8 +110,8 @@ def show(
     as_json: o.JsonOption = False,
 ) -> None:
     """Show what a model is: files, digests, licence, architecture; of a preset, what it sets."""
-    from llmasos.system.config import to_toml
-    from llmasos.system.config.presets import Presets
+    from llmasos_config import to_toml
+    from llmasos_config.presets import Presets
 
     preset = Presets().get(reference)
     if preset is not None:
@@ -123,8 +123,8 @@ def show(
     if as_toml:
         raise RequestError(f'"{reference}" is no preset, and only presets are TOML{did_you_mean(reference, Presets().names())}')
     from llmasos.compose.formats import open_model
-    from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
+    from llmasos_config.aliases import Aliases
     from llmasos_model_store.store import Store
 
     found = resolve(reference, sink=TerminalSink())
@@ -153,9 +153,9 @@ def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     """The loader that ``auto`` takes for a checkpoint, and why it passed over those that are preferred to it."""
     from llmasos.compose.loader_timing import TIMINGS, KeptTimings
     from llmasos.system.bounds import Bounds
-    from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
     from llmasos.system.loader_choice import choose_loader, installed_loaders
+    from llmasos_config import ComponentConfig
     from llmasos_model_store.folders import cache_folder
 
     loaders = installed_loaders(registry())
@@ -217,8 +217,8 @@ def export(
 
 def _format(arguments: list[str]) -> tuple[str, str]:
     """The format that ``--NAME VALUE`` means, and its value."""
-    from llmasos.system.catalog import published
     from llmasos.system.discovery import registry
+    from llmasos_config.catalog import published
 
     name, equals, value = arguments[0].partition("=")
     rest = arguments[1:]
@@ -235,8 +235,8 @@ def _format(arguments: list[str]) -> tuple[str, str]:
 @app.command("remove")
 def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
     """Remove a model from the store with all that was made of it, engines and stages; or a preset."""
-    from llmasos.system.aliases import Aliases
-    from llmasos.system.config.presets import Presets
+    from llmasos_config.aliases import Aliases
+    from llmasos_config.presets import Presets
     from llmasos_model_store.store import Store
 
     presets, store = Presets(), Store()
@@ -286,7 +286,7 @@ def alias(
     as_json: o.JsonOption = False,
 ) -> None:
     """Give a model a short name, or take it away."""
-    from llmasos.system.aliases import Aliases
+    from llmasos_config.aliases import Aliases
 
     if remove == (target is not None):
         raise RequestError("Give what the alias stands for, or --remove, and not both.")
@@ -304,7 +304,7 @@ def verify(
     as_json: o.JsonOption = False,
 ) -> int:
     """Read every stored file and compare it with its digest; of a model at a path read every tensor, and what its format can check."""
-    from llmasos.system.aliases import Aliases
+    from llmasos_config.aliases import Aliases
     from llmasos_model_store.store import Store
 
     if reference is not None and Path(reference).exists():
@@ -379,7 +379,7 @@ def _digest(key: str) -> str:
 
 def _made_from(name: str) -> str:
     """What a preset is made from, or what is wrong with it."""
-    from llmasos.system.config.presets import Presets
+    from llmasos_config.presets import Presets
     from llmasos_hookspecs import ConfigError
 
     try:

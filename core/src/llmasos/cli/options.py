@@ -37,7 +37,7 @@ from llmasos_hookspecs.json_object import read_object
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
     from llmasos.api.pipeline import Pipeline
-    from llmasos.system.config import Config
+    from llmasos_config import Config
 
 
 MaxLengthOption = Annotated[int | None, typer.Option("--max-length", help="Tokens of prompt and answer together at most.")]
@@ -98,7 +98,7 @@ def read_config(
     scheduler: str | None = None,
 ) -> tuple[Config, str]:
     """The config that a command's options describe, and the name of the model they mean; arguments as for ``open_pipeline``."""
-    from llmasos.system.config import load_config
+    from llmasos_config import load_config
 
     changes = with_scheduler([*(overrides or ()), *([f"loader.use={json.dumps(loader)}"] if loader else ())], scheduler)
     changes = with_preset(changes, preset)
@@ -114,7 +114,7 @@ def names_model(word: str, config: Path | None, overrides: list[str] | None) -> 
     """Whether a word names a model: one of the config or the store, an alias, a preset, a reference of an installed source, or a folder or
     file that is there."""
     from llmasos.cli.completion import KnownNames
-    from llmasos.system.config import load_config
+    from llmasos_config import load_config
 
     if any(letter.isspace() for letter in word):
         return False

@@ -19,7 +19,7 @@ from llmasos_hookspecs.nearest import listed
 
 if TYPE_CHECKING:
     from llmasos.api.servers import Servers
-    from llmasos.system.config import Config
+    from llmasos_config import Config
 
 #: Has the config read again, where the system knows such a signal.
 _RELOAD: Final = getattr(signal, "SIGHUP", None)
@@ -83,8 +83,8 @@ def _reload(servers: Servers, read_again: Callable[[], Config]) -> None:
 
 def _servers(config: Path | None, overrides: list[str]) -> list[str]:
     """The override that adds the default server where neither the file nor an override names one."""
-    from llmasos.system.catalog import default_component
-    from llmasos.system.config import load_config
+    from llmasos_config import load_config
+    from llmasos_config.catalog import default_component
 
     others = [each for each in overrides if not each.startswith("server")]
     named = any(each.startswith(("server[0].use=", "server=")) for each in overrides)

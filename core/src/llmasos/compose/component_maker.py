@@ -13,12 +13,12 @@ from llmasos.compose.access import NamedAccess
 from llmasos.compose.formats import Formats, formats
 from llmasos.compose.running_model import Policy
 from llmasos.system.bounds import Bounds
-from llmasos.system.catalog import usual_suites
 from llmasos.system.components import LoadedComponent, PluginSet
-from llmasos.system.config import ComponentConfig, Config
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos.system.reached import Reach
+from llmasos_config import ComponentConfig, Config
+from llmasos_config.catalog import usual_suites
 from llmasos_guards.guards import Guards
 from llmasos_guards.named_guard import NamedGuard
 from llmasos_hookspecs import KINDS, GuardRecord, Placement, QueueBounds, ReachedComponent, Runtime, Server, Task

@@ -23,14 +23,14 @@ from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.security import check_security
 from llmasos.compose.sources import SourcePrompts
-from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent
-from llmasos.system.config import ComponentConfig, Config, ModelConfig
-from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
 from llmasos.system.context import ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker, without_adapters
 from llmasos.system.sources import resolve
+from llmasos_config import ComponentConfig, Config, ModelConfig
+from llmasos_config.aliases import Aliases
+from llmasos_config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
 from llmasos_engine.encoder_loop import EncoderLoop
 from llmasos_engine.ledger import kv_capacity
 from llmasos_engine.loop import EngineLoop

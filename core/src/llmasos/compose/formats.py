@@ -11,12 +11,12 @@ import attrs
 
 from llmasos.checkpoints.opening import read_checkpoint, unknown
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
-from llmasos.system.catalog import distribution_for, known_files, known_quantizations, known_tokenizers
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, load_component
-from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
 from llmasos.system.descriptions import described
+from llmasos_config import ComponentConfig
+from llmasos_config.catalog import distribution_for, known_files, known_quantizations, known_tokenizers
 from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer, UnsupportedModel, VirtualPath
 from llmasos_hookspecs.nearest import listed
 from llmasos_huggingface_folder.quantization import UnreadQuantization

@@ -13,9 +13,9 @@ import attrs
 
 from llmasos.compose.foreign_words import FOREIGN_WORDS
 from llmasos.compose.schemas import as_schema
-from llmasos.system.config import Config
-from llmasos.system.config.models import DEFAULT_MODEL
 from llmasos_chat_templates.messages import ChatOptions
+from llmasos_config import Config
+from llmasos_config.models import DEFAULT_MODEL
 from llmasos_hookspecs import ConfigError, Constraint, PlacedMedia, Request, RequestError, SamplingParams
 from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number

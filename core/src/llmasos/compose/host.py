@@ -15,7 +15,7 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall, R, Sending, T, Wanted, waited
 from llmasos.compose.waiting_room import WaitingRoom
-from llmasos.system.config import ComponentConfig
+from llmasos_config import ComponentConfig
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     Checkpoint,

@@ -20,11 +20,11 @@ from typing import Final
 import attrs
 
 from llmasos.system.components import LoadedComponent
-from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import Description
 from llmasos.system.hardware import processor
 from llmasos.system.loader_choice import choose_loader
 from llmasos.system.requirements import installed_version
+from llmasos_config import ComponentConfig
 from llmasos_engine.guarded_engine import GuardedEngine
 from llmasos_hookspecs import Checkpoint, Encoder, EncoderInfo, Engine, LLMasOSError, Row
 from llmasos_hookspecs.atomic import write_atomically

@@ -16,7 +16,7 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.serving import LoopCall, Serving
 from llmasos.compose.sources import SourcePrompts, place
-from llmasos.system.config import ComponentConfig
+from llmasos_config import ComponentConfig
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     ContextLengthExceeded,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmasos.system.config import SecurityConfig
+from llmasos_config import SecurityConfig
 from llmasos_hookspecs import Checkpoint, CheckpointError, ConfigError, is_sealed
 
 

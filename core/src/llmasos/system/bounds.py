@@ -12,7 +12,7 @@ from llmasos_model_store.store import Store, bytes_below
 from llmasos_plugin_calls.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS, UNBOUNDED, Bound
 
 if TYPE_CHECKING:
-    from llmasos.system.config import ResourcesConfig
+    from llmasos_config import ResourcesConfig
 
 _LOAD: Final = Bound(LOAD_SECONDS, "resources.load_timeout")
 _FETCH: Final = Bound(FETCH_SECONDS, "resources.fetch_timeout", progress=True)

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.catalog import faster, published
 from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.hardware import cores, memory
 from llmasos.system.requirements import installed_version
+from llmasos_config.catalog import faster, published
 from llmasos_isolation import code_command
 from llmasos_model_store.folders import cache_folder, config_folder, data_folder
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 import attrs
 import importlib_metadata
 
-from llmasos.system.catalog import distribution_for, foreign_name, published
 from llmasos.system.contract import contract_fault
 from llmasos.system.requirements import installed_version, unmet_requirements
+from llmasos_config.catalog import distribution_for, foreign_name, published
 from llmasos_hookspecs import GROUPS, PluginError
 from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
 

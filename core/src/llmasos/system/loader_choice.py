@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from llmasos.system.catalog import first_distribution, taker_of
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
-from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import Description, described
 from llmasos.system.discovery import Registry
+from llmasos_config import ComponentConfig
+from llmasos_config.catalog import first_distribution, taker_of
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, PluginError, UnsupportedModel, beyond
 from llmasos_options import find_problems
 from llmasos_plugin_calls.bounded import UNBOUNDED, Bound, call_within

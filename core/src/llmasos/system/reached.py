@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 
 from llmasos.system.components import LoadedComponent, PluginSet
-from llmasos.system.config.components import ComponentConfig, usual_component
 from llmasos.system.context import HookContext
 from llmasos.system.discovery import Registry
+from llmasos_config.components import usual_component
 from llmasos_hookspecs import KINDS, Component, PluginError, is_sealed, specs
 from llmasos_options import structure_options
+from llmasos_options.component import ComponentConfig
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llmasos.system.aliases import Aliases
-from llmasos.system.config import Config
-from llmasos.system.config.models import DEFAULT_MODEL
+from llmasos_config import Config
+from llmasos_config.aliases import Aliases
+from llmasos_config.models import DEFAULT_MODEL
 from llmasos_model_store.store import StoredModel
 from llmasos_options.words import dotted
 

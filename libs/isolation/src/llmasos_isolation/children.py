@@ -1,4 +1,4 @@
-"""Command lines of child interpreters. No other module of core builds one, but for pip's (``llmasos_fetch_kit.pip``).
+"""Command lines of child interpreters. No other module of core or of its libs builds one, but for pip's (``llmasos_fetch_kit.pip``).
 
 By default Python puts the working folder and ``PYTHONPATH`` on a child's import path: a file ``attrs.py`` that came with a model would
 run. Children of core are isolated from both.

@@ -1,4 +1,4 @@
-"""Checks what hooks return against the contract, before core uses it; a fault is the end of a sentence."""
+"""Checks what hooks return against the contract, before it is used; a fault is the end of a sentence."""
 
 from __future__ import annotations
 

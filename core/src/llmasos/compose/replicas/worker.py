@@ -23,9 +23,9 @@ from llmasos.compose.process import ProcessResources
 from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall
 from llmasos.system import discovery
-from llmasos.system.aliases import Aliases
-from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
+from llmasos_config import ComponentConfig, Config, ModelConfig
+from llmasos_config.aliases import Aliases
 from llmasos_engine.heap import freeze_heap
 from llmasos_engine.step_meter import Listeners
 from llmasos_engine.ticket import Piece, Ticket

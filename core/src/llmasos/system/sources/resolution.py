@@ -11,15 +11,15 @@ from typing import Any, Final
 import attrs
 
 from llmasos.system import discovery
-from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
-from llmasos.system.catalog import published, reference_forms
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
-from llmasos.system.config import ComponentConfig
-from llmasos.system.config.presets import Presets
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.descriptions import described
+from llmasos_config import ComponentConfig
+from llmasos_config.aliases import Aliases
+from llmasos_config.catalog import published, reference_forms
+from llmasos_config.presets import Presets
 from llmasos_hookspecs import PluginError, SourceError
 from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
 from llmasos_model_store.folders import cache_folder

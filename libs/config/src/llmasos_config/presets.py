@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.aliases import Aliases
-from llmasos.system.config.toml import to_toml
+from llmasos_config.aliases import Aliases
+from llmasos_config.toml import to_toml
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.nearest import did_you_mean

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from llmasos.system.catalog import default_component
-from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT, DEFAULT_SCHEDULER, REACHED
-from llmasos.system.config.tables import SIZES, GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
 from llmasos.system.descriptions import Description, described
 from llmasos.system.discovery import Registry
+from llmasos_config.catalog import default_component
+from llmasos_config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT, DEFAULT_SCHEDULER, REACHED
+from llmasos_config.tables import SIZES, GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
 from llmasos_options import json_schema
 
 #: The kinds that config names.

@@ -7,21 +7,21 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from llmasos.system.catalog import default_component, reference_forms
-from llmasos.system.config.components import (
+from llmasos_config.catalog import default_component, reference_forms
+from llmasos_config.components import (
     DEFAULT_ACCESS,
     DEFAULT_LOADER,
     DEFAULT_PLACEMENT,
     DEFAULT_SCHEDULER,
     REACHED,
-    ComponentConfig,
 )
-from llmasos.system.config.models import DEFAULT_MODEL, ModelConfig
-from llmasos.system.config.presets import Preset, Presets, laid_over
-from llmasos.system.config.tables import GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
+from llmasos_config.models import DEFAULT_MODEL, ModelConfig
+from llmasos_config.presets import Preset, Presets, laid_over
+from llmasos_config.tables import GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.nearest import did_you_mean, nearest
 from llmasos_options import find_problems, structure_options
+from llmasos_options.component import ComponentConfig
 from llmasos_options.words import dotted, found_in_words, value_in_words
 
 T = TypeVar("T")

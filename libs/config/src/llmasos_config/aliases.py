@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 from filelock import FileLock
 
-from llmasos.system.catalog import first_component, known_aliases, reference_forms
+from llmasos_config.catalog import first_component, known_aliases, reference_forms
 from llmasos_hookspecs import SourceError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.nearest import did_you_mean

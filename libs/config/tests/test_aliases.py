@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmasos.system.aliases import Aliases
+from llmasos_config.aliases import Aliases
 from llmasos_hookspecs import SourceError
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from llmasos.system.catalog import first_distribution
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
-from llmasos.system.config.components import DEFAULT_LOADER, ComponentConfig
-from llmasos.system.config.sections import Config
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import InstalledComponent, Registry
+from llmasos_config.catalog import first_distribution
+from llmasos_config.components import DEFAULT_LOADER
+from llmasos_config.sections import Config
 from llmasos_hookspecs import LLMasOSError, PluginError
 from llmasos_options import find_problems
+from llmasos_options.component import ComponentConfig
 
 
 def check_config(

@@ -1,4 +1,4 @@
-"""The tables of config whose keys are core's own: their types, defaults and bounds, and the help of each."""
+"""The tables of config whose keys are the system's own: their types, defaults and bounds, and the help of each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.catalog import reference_forms
-from llmasos.system.config.components import DEFAULT_SOURCE
+from llmasos_config.catalog import reference_forms
+from llmasos_config.components import DEFAULT_SOURCE
 from llmasos_hookspecs.sizes import parse_size
 from llmasos_plugin_calls.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
 from llmasos_replicas.replica_range import ReplicaRange, count_of_replicas

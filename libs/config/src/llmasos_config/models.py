@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.config.components import DEFAULT_PLACEMENT, USUAL_PLACEMENT, ComponentConfig
-from llmasos.system.config.tables import ReplicaRange
+from llmasos_config.components import DEFAULT_PLACEMENT, USUAL_PLACEMENT
+from llmasos_options.component import ComponentConfig
+from llmasos_replicas.replica_range import ReplicaRange
 
 #: The name of the model that the ``[model]`` table describes.
 DEFAULT_MODEL: Final = "default"

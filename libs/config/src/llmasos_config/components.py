@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmasos.system.catalog import default_component
+from llmasos_config.catalog import default_component
 from llmasos_options.component import ComponentConfig
 
 #: What stands where config says nothing.

@@ -7,13 +7,14 @@ from typing import Any
 
 import attrs
 
-from llmasos.system.config.components import DEFAULT_ACCESS, USUAL_ACCESS, ComponentConfig, usual_component
-from llmasos.system.config.models import DEFAULT_MODEL, ModelConfig
-from llmasos.system.config.presets import Presets
-from llmasos.system.config.reading import ConfigReader
-from llmasos.system.config.tables import ResourcesConfig, SecurityConfig
+from llmasos_config.components import DEFAULT_ACCESS, USUAL_ACCESS, usual_component
+from llmasos_config.models import DEFAULT_MODEL, ModelConfig
+from llmasos_config.presets import Presets
+from llmasos_config.reading import ConfigReader
+from llmasos_config.tables import ResourcesConfig, SecurityConfig
 from llmasos_hookspecs import ConfigError
 from llmasos_options import unstructure
+from llmasos_options.component import ComponentConfig
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.config.sections import Config
+from llmasos_config.sections import Config
 from llmasos_hookspecs import ConfigError
 from llmasos_model_store.folders import config_folder
 from llmasos_options.words import dotted
