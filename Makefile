@@ -21,6 +21,10 @@ KILLS  ?= 20
 CORE_FLOOR      ?= 90
 HOOKSPECS_FLOOR ?= 90
 SECONDS ?= 1200
+# Libs that the runtime is made of: core's coverage is theirs too.
+RUNTIME := $(addprefix libs/,config engine guards isolation model_store options plugin_calls replicas residency)
+comma   := ,
+space   := $(subst ,, )
 
 .PHONY: demo test test-long test-arm lint docs bench bench-guards bench-kernels bench-load bench-loop bench-sampling bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
 .DELETE_ON_ERROR:
@@ -126,9 +130,9 @@ release: $(VENV)/release.stamp
 # timing of threads, so a test that fails here and not in `make test` does not keep the report back.
 coverage: $(VENV)/coverage.stamp
 	rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
-	-$(BIN)/python -m coverage run -m pytest $(SPREAD) $(or $(ARGS),hookspecs/tests core/tests)
+	-$(BIN)/python -m coverage run -m pytest $(SPREAD) $(or $(ARGS),hookspecs/tests core/tests $(RUNTIME:%=%/tests))
 	$(BIN)/python -m coverage combine -q
-	$(BIN)/python -m coverage report --include="core/src/*" --fail-under=$(CORE_FLOOR)
+	$(BIN)/python -m coverage report --include="core/src/*,$(subst $(space),$(comma),$(RUNTIME:%=%/src/*))" --fail-under=$(CORE_FLOOR)
 	$(BIN)/python -m coverage report --include="hookspecs/src/*" --fail-under=$(HOOKSPECS_FLOOR)
 
 clean:
