@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.histories import Histories
-from llmasos_backend_onnx.kv_cache import KVCache
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable

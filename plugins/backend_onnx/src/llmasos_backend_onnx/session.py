@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from llmasos_backend_onnx.graph_files import InMemory
-from llmasos_backend_onnx.kv_cache import KVCache
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Layout, Part
 from llmasos_backend_onnx.steps import Floats, Integers, failure
 from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from llmasos_backend_onnx.kv_cache import KVCache
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_hookspecs import CapacityExceeded
 
 #: Bytes of keys and values that a closed slot may leave committed: returning and committing them again takes a tenth of the time of scoring

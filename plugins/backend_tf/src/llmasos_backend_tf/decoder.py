@@ -12,7 +12,7 @@ import tensorflow as tf
 from llmasos_backend_tf.framework import parallel_operations
 from llmasos_backend_tf.kv_pool import BLOCK, KVPool
 from llmasos_backend_tf.linear import FEW_ROWS, CodeMatrix, FloatMatrix
-from llmasos_backend_tf.rotation import rope_table
+from llmasos_decoder_kit.rotation import rope_table
 from llmasos_backend_tf.weights import Layer, Norm, WeightReader
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Rope, UnsupportedModel, as_float32
 

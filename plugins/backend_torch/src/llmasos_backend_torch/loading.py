@@ -140,7 +140,7 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
     decoder = checkpoint.decoder
     positions = min(decoder.context_length, context.limits.context_length or decoder.context_length)
     adapters = AdapterSet(context.adapters, precision)
-    kernels = None if adapters else installed_kernels(options, precision)
+    kernels = None if adapters else installed_kernels(checkpoint, options, precision)
     model: LlamaDecoder | InstalledDecoder | None = None
     if kernels is not None:
         with context.progress("Packing weights", decoder.num_layers, "layers") as progress:
@@ -158,6 +158,7 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
     )
     info = attrs.evolve(
         info,
+        dtype="int4" if isinstance(model, InstalledDecoder) else info.dtype,
         features=info.features | {"embeddings"},
         hidden_size=model.hidden_size,
         adapters=adapters.names,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from llmasos_backend_torch import quantized
-from llmasos_backend_torch.installed import installed_attention, installed_kernels, installed_layer
+from llmasos_backend_torch.installed import installed_kernels, layer_reader
 from llmasos_backend_torch.linear import PackedLinear
 from llmasos_backend_torch.loading import check_fused, encodes
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
 from llmasos_decoder_kit.cpu_kernels import CpuKernels
+from llmasos_decoder_kit.cpu_layers import matrix_bytes
 from llmasos_hookspecs import Checkpoint, EngineLimits, MemoryEstimate, QuantizedTensor, Tensor, UnsupportedModel
-
-#: Rows of a head that tell what the others take.
-_ROWS: Final = 64
 
 
 def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits, *, adapted: bool = False) -> MemoryEstimate | None:
@@ -31,7 +28,7 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits, *, a
     except UnsupportedModel:
         return None
     config, precision = checkpoint.decoder, choose_precision(checkpoint, options, memory=limits.memory)
-    kernels = None if adapted else installed_kernels(options, precision)
+    kernels = None if adapted else installed_kernels(checkpoint, options, precision)
     weights = None if kernels is None else _installed_bytes(checkpoint, precision, kernels)
     if weights is None:
         weights = _fused_bytes(checkpoint, precision)
@@ -41,14 +38,12 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits, *, a
 def _installed_bytes(checkpoint: Checkpoint, precision: Precision, kernels: CpuKernels) -> int | None:
     """Bytes of all weights over installed kernels; None where they do not take the model."""
     config = checkpoint.decoder
-    layer = installed_layer(checkpoint, kernels, 0) if installed_attention(config, kernels, 1) is not None else None
+    layer = layer_reader(checkpoint, kernels, 1).layer(0)
     if layer is None:
         return None
     head = checkpoint.tensor("model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight")
-    some = kernels.linear([head.take_rows(slice(_ROWS))], threads=1) if isinstance(head, QuantizedTensor) else None
-    whole = (
-        _matrix_bytes(precision, [head], head=True) if some is None else some.nbytes * config.vocab_size // min(_ROWS, config.vocab_size)
-    )
+    taken = matrix_bytes(kernels, head)
+    whole = _matrix_bytes(precision, [head], head=True) if taken is None else taken
     return config.num_layers * layer.nbytes + whole + precision.compute.itemsize * config.hidden_size * (config.vocab_size + 1)
 
 

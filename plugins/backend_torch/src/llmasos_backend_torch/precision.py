@@ -145,14 +145,24 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def stores_groups(checkpoint: Checkpoint) -> bool:
+    """Whether the layers are stored in codes that the int4 kernel can represent."""
+    tensor = _deciding_matrix(checkpoint)
+    return isinstance(tensor, QuantizedTensor) and quantized.fits_groups(tensor)
+
+
+def _deciding_matrix(checkpoint: Checkpoint) -> StoredTensor | None:
+    """A layer's matrix, because the embedding is often stored wider; None where there are no matrices."""
+    names = [name for name in checkpoint.names() if len(checkpoint.shape(name)) == 2]
+    name = next((name for name in names if "layers.0." in name or ".h.0." in name), names[0] if names else None)
+    return None if name is None else checkpoint.tensor(name)
+
+
 def _stored_dtype(checkpoint: Checkpoint) -> str:
     """The (nearly) lossless precision on a CPU: codes stay codes if a kernel can represent them, bfloat16 stays, else float32."""
-    names = [name for name in checkpoint.names() if len(checkpoint.shape(name)) == 2]
-    # A layer's matrix decides, because the embedding is often stored wider.
-    name = next((name for name in names if "layers.0." in name or ".h.0." in name), names[0] if names else None)
-    if name is None:
+    tensor = _deciding_matrix(checkpoint)
+    if tensor is None:
         return "float32"
-    tensor = checkpoint.tensor(name)
     if isinstance(tensor, QuantizedTensor):
         if not Int8Linear.available():
             return "float32"

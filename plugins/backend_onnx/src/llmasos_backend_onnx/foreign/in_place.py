@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from llmasos_backend_onnx.foreign.runs import Batch, ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import Abilities
-from llmasos_backend_onnx.kv_cache import KVCache
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.slots import SlotTable
 from llmasos_backend_onnx.steps import Floats, Integers, wanted_logits
 from llmasos_hookspecs import Row
