@@ -61,6 +61,29 @@ class PartReader:
         return bias if rows is None else bias[rows]
 
 
+class StoredRows:
+    """A matrix of which a few rows at a time are read, such as an embedding, as it is stored."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        # Copies: a checkpoint's arrays may be views of its file.
+        self._tensor = tensor.take_rows(np.arange(tensor.shape[0])) if isinstance(tensor, QuantizedTensor) else np.array(tensor)
+        self.columns = tensor.shape[1]
+        self.nbytes = self.bytes_of(tensor)
+
+    @staticmethod
+    def bytes_of(tensor: Tensor) -> int:
+        """Bytes that it will take."""
+        if not isinstance(tensor, QuantizedTensor):
+            return int(tensor.nbytes)
+        parts = (tensor.codes, tensor.scales, tensor.zeros, tensor.minimums)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def __call__(self, index: npt.NDArray[np.int64]) -> Floats:
+        """A new array of rows, float32 [n, columns]."""
+        found = self._tensor.take_rows(index) if isinstance(self._tensor, QuantizedTensor) else self._tensor[index]
+        return as_float32(found)
+
+
 def _rows(part: Part, order: list[int] | None) -> npt.NDArray[np.intp] | None:
     """The stored row of each row of the part, with its heads' channels in ``order``; None: the stored order."""
     rows = part.row_indices()

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from llmasos_backend_tf.framework import parallel_operations
 from llmasos_backend_tf.kv_pool import BLOCK, KVPool
-from llmasos_backend_tf.linear import FEW_ROWS, CodeMatrix, FloatMatrix
-from llmasos_decoder_kit.rotation import rope_table
+from llmasos_backend_tf.linear import FEW_ROWS, CodeMatrix, EmbeddingRows, KernelMatrices, Kind
 from llmasos_backend_tf.weights import Layer, Norm, WeightReader
+from llmasos_decoder_kit.rotation import rope_table
+from llmasos_decoder_kit.weights import StoredRows
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Rope, UnsupportedModel, as_float32
 
 Want = Literal["last", "all", "none"]
@@ -89,11 +90,11 @@ class Decoder:
     products see few shapes. Independent work is split into as many parts as TensorFlow runs operations in parallel.
     """
 
-    def __init__(self, checkpoint: Checkpoint, pool: KVPool, precision: str, context_length: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, pool: KVPool, kind: Kind, context_length: int) -> None:
         self.config: DecoderConfig = checkpoint.decoder
         self._pool = pool
         self._parts = parallel_operations()
-        self._kind: type[FloatMatrix] | type[CodeMatrix] = CodeMatrix if precision == "int8" else FloatMatrix
+        self._kind = kind
         reader = WeightReader(checkpoint, self._kind, self._parts)
         self._layers = [reader.layer(i) for i in range(self.config.num_layers)]
         self._norm = reader.final_norm()
@@ -101,6 +102,8 @@ class Decoder:
         if self._kind is CodeMatrix:
             tied = self.config.tie_embeddings
             self._embedding: Any = self._head.matrix if tied else CodeMatrix.of([reader.embedding()], 1)
+        elif isinstance(kind, KernelMatrices):
+            self._embedding = EmbeddingRows(StoredRows(reader.embedding()))
         else:
             self._embedding = tf.constant(as_float32(reader.embedding()))
         self.positions = context_length + BLOCK
@@ -119,7 +122,8 @@ class Decoder:
         """Bytes of all matrices, embedding and norms."""
         size = sum(each.nbytes for each in (*self._layers, self._norm, self._head))
         if self._embedding is not self._head.matrix:
-            size += self._embedding.nbytes if isinstance(self._embedding, CodeMatrix) else 4 * int(np.prod(self._embedding.shape))
+            floats = isinstance(self._embedding, tf.Tensor)
+            size += 4 * int(np.prod(self._embedding.shape)) if floats else self._embedding.nbytes
         return size
 
     def run(self, batch: Batch, want: Want) -> Any:
@@ -144,7 +148,7 @@ class Decoder:
     def _step(self, batch: Batch, want: Want, few: int | None) -> Any:
         c = self.config
         tokens = tf.reshape(batch.tokens, [-1])
-        x = self._embedding.rows(tokens) if isinstance(self._embedding, CodeMatrix) else tf.gather(self._embedding, tokens)
+        x = tf.gather(self._embedding, tokens) if isinstance(self._embedding, tf.Tensor) else self._embedding.rows(tokens)
         x = _times(x, c.embedding_scale)
         shared = self._shared(batch, few)
         for index, layer in enumerate(self._layers):

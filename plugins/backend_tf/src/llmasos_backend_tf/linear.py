@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
-
-#: Columns that share a scale, where the checkpoint does not say.
-GROUP = 32
+from llmasos_backend_tf.rounding import int8_codes
+from llmasos_decoder_kit.cpu_kernels import CpuKernels, CpuLinear, Floats
+from llmasos_decoder_kit.cpu_layers import stacked
+from llmasos_decoder_kit.weights import StoredRows
+from llmasos_hookspecs import Tensor, as_float32
 
 #: Smallest share, in columns; the overhead of an operation outweighs smaller ones.
 _NARROW: Final = 64
@@ -67,7 +67,7 @@ class CodeMatrix:
     @classmethod
     def of(cls, parts: Sequence[Tensor], count: int, unit: int = 1) -> CodeMatrix:
         """As ``FloatMatrix.of``; symmetric 8-bit codes in equal groups are kept unchanged."""
-        pairs = [quantize(part) for part in parts]
+        pairs = [int8_codes(part) for part in parts]
         groups = max(scales.shape[1] for _, scales in pairs)
         codes = np.concatenate([codes for codes, _ in pairs])
         scales = np.concatenate([np.repeat(s, groups // s.shape[1], axis=1) for _, s in pairs])
@@ -99,23 +99,74 @@ class CodeMatrix:
         return found
 
 
+@attrs.frozen(eq=False)
+class KernelMatrix:
+    """A matrix that installed kernels multiply, called out of the graph on all their threads: one share."""
+
+    linear: CpuLinear
+    rows: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.linear.nbytes
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.rows]
+
+    def products(self, x: Any, few: int | None) -> list[Any]:
+        """x float32 [rows, in] -> [rows, out]."""
+        out = tf.numpy_function(self._product, [x], tf.float32, stateful=False)
+        out.set_shape((None, self.rows))
+        return [out]
+
+    def _product(self, x: Floats) -> Floats:
+        x = np.ascontiguousarray(x)
+        out = np.empty((len(x), self.rows), np.float32)
+        self.linear(len(x), x.ctypes.data, out.ctypes.data)
+        return out
+
+
+@attrs.frozen(eq=False)
+class KernelMatrices:
+    """Makes the matrices that installed kernels take, and ``CodeMatrix`` of the others."""
+
+    kernels: CpuKernels
+    threads: int
+
+    def of(self, parts: Sequence[Tensor], count: int, unit: int = 1) -> KernelMatrix | CodeMatrix:
+        """As ``CodeMatrix.of``. A matrix has one share in either form, so that all layers have as many."""
+        linear = stacked(self.kernels, parts, threads=self.threads)
+        return CodeMatrix.of(parts, 1, unit) if linear is None else KernelMatrix(linear, sum(part.shape[0] for part in parts))
+
+
+Matrix = FloatMatrix | CodeMatrix | KernelMatrix
+#: What makes the matrices of a decoder.
+Kind = type[FloatMatrix] | type[CodeMatrix] | KernelMatrices
+
+
+@attrs.frozen(eq=False)
+class EmbeddingRows:
+    """The embedding as it is stored, read out of the graph."""
+
+    table: StoredRows
+
+    @property
+    def nbytes(self) -> int:
+        return self.table.nbytes
+
+    def rows(self, index: Any) -> Any:
+        """As ``CodeMatrix.rows``, for ``index`` [R]."""
+        found = tf.numpy_function(self.table, [index], tf.float32, stateful=False)
+        found.set_shape((None, self.table.columns))
+        return found
+
+
 def _cuts(size: int, count: int, unit: int) -> list[slice]:
     """About ``count`` equal slices of ``size``, none of them narrow, at multiples of ``unit`` (which divides ``size``)."""
     count = max(1, min(count, size // max(unit, _NARROW)))
     bounds = [round(size // unit * i / count) * unit for i in range(count + 1)]
     return [slice(*pair) for pair in itertools.pairwise(bounds)]
-
-
-def quantize(tensor: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Codes int8 [out, in] and scales [out, groups]: those of a symmetric 8-bit tensor, else rounded to nearest."""
-    rows, columns = tensor.shape
-    if isinstance(tensor, QuantizedTensor) and tensor.bits == 8 and tensor.symmetric and columns % tensor.group == 0:
-        return (tensor.codes.astype(np.int16) - 128).astype(np.int8), np.ascontiguousarray(tensor.scales)
-    group = GROUP if columns % GROUP == 0 else columns
-    blocks = as_float32(tensor).reshape(rows, columns // group, group)
-    scales = np.maximum(np.abs(blocks).max(-1) / np.float32(127), np.float32(1e-12))
-    codes = np.clip(np.rint(blocks / scales[..., None]), -127, 127).astype(np.int8)
-    return codes.reshape(rows, columns), scales
 
 
 def _dequantize(codes: Any, scales: Any) -> Any:

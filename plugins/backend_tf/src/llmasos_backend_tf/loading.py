@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING
 
+import attrs
+
 from llmasos_backend_tf.framework import import_tensorflow
+from llmasos_backend_tf.memory import expected_bytes, token_bytes
 from llmasos_backend_tf.options import Options
+from llmasos_backend_tf.rounding import chosen_precision, stored_dtype
 from llmasos_backend_tf.traits import KNOWN_TRAITS
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
     DecoderConfig,
     EngineInfo,
     EngineLimits,
-    QuantizedTensor,
     ResourceError,
     UnsupportedModel,
     check_tensors,
@@ -34,6 +39,10 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         ResourceError: the memory budget is too small.
     """
     threads = options.threads or context.limits.threads
+    if checkpoint.format in NEUTRAL_FORMATS:
+        engine = load_over_kernels(checkpoint, options, context)
+        if engine is not None:
+            return engine
     _, note = import_tensorflow(threads, side_by_side=checkpoint.format not in ("keras", "saved_model"))
     notes = [] if note is None else [note]
     with warnings.catch_warnings():
@@ -54,57 +63,88 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         return load_decoder(checkpoint, options, context.limits, notes)
 
 
+def load_over_kernels(checkpoint: Checkpoint, options: Options, context: Context) -> Engine | None:
+    """An engine whose layers installed kernels compute, for which TensorFlow is not even imported; None where they do not."""
+    from llmasos_backend_tf.installed import installed_kernels, load_installed
+    from llmasos_backend_tf.installed_engine import InstalledEngine
+
+    config = _checked_config(checkpoint)
+    kernels = installed_kernels(checkpoint, options)
+    if kernels is None:
+        return None
+    limits = context.limits
+    context_length = _context_length(checkpoint, options, limits)
+    with context.progress("Packing weights", config.num_layers, "layers") as progress:
+        decoder = load_installed(
+            checkpoint, kernels, threads=compute_threads(options, limits), positions=context_length, advance=progress.advance
+        )
+    if decoder is None:
+        return None
+    cache = KVCache(
+        layers=config.num_layers,
+        rows=limits.max_sequences,
+        kv_heads=config.num_kv_heads,
+        length=context_length,
+        head_dim=config.head_dim,
+    )
+    info = _info(checkpoint, limits, context_length, decoder.weight_bytes, stored_dtype(checkpoint), [])
+    info = attrs.evolve(info, features=info.features | {"drafts"})
+    return InstalledEngine(decoder, cache, info, options.prefill_chunk)
+
+
 def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits, notes: list[str]) -> Engine:
-    """An engine with a KV cache for a checkpoint of named tensors."""
+    """An engine with a KV cache for a checkpoint of named tensors, computed by TensorFlow."""
     from llmasos_backend_tf.decoder import Decoder
     from llmasos_backend_tf.engine import TensorFlowEngine
+    from llmasos_backend_tf.installed import installed_kernels
     from llmasos_backend_tf.kv_pool import BLOCK, KVPool
+    from llmasos_backend_tf.linear import CodeMatrix, FloatMatrix, KernelMatrices
 
-    config = require_plain(checkpoint, "The loader tf", KNOWN_TRAITS)
-    check_tensors(checkpoint)
-    precision = chosen_precision(checkpoint, options)
-    token_bytes = 2 * 4 * config.num_layers * config.kv_width
-    context_length = _context_length(config, limits, expected_bytes(config, precision), token_bytes)
+    config = _checked_config(checkpoint)
+    kernels = installed_kernels(checkpoint, options)
+    coded = chosen_precision(checkpoint, options) == "int8"
+    context_length = _context_length(checkpoint, options, limits)
     pool = KVPool(config, limits.max_sequences * -(-context_length // BLOCK))
-    decoder = Decoder(checkpoint, pool, precision, context_length)
-    info = EngineInfo(
-        vocab_size=config.vocab_size,
-        context_length=context_length,
-        max_sequences=limits.max_sequences,
-        weight_bytes=decoder.weight_bytes,
-        kv_bytes_per_token=token_bytes,
-        dtype="int8" if precision == "int8" else "float32",
-        notes=(*notes, *unread_note(checkpoint)),
-    )
+    kind = FloatMatrix if not coded else CodeMatrix if kernels is None else KernelMatrices(kernels, compute_threads(options, limits))
+    decoder = Decoder(checkpoint, pool, kind, context_length)
+    dtype = "float32" if not coded else "int8" if kernels is None else stored_dtype(checkpoint)
+    info = _info(checkpoint, limits, context_length, decoder.weight_bytes, dtype, notes)
     return TensorFlowEngine(decoder, pool, info, options.prefill_chunk)
 
 
-def chosen_precision(checkpoint: Checkpoint, options: Options) -> str:
-    """``fp32`` or ``int8``: what the options say, or for ``auto`` the checkpoint."""
-    if options.precision != "auto":
-        return options.precision
-    return "int8" if isinstance(checkpoint.tensor(f"{checkpoint.decoder.linears(0)['up'].module}.weight"), QuantizedTensor) else "fp32"
+def compute_threads(options: Options, limits: EngineLimits) -> int:
+    """Threads of kernels that are called outside of TensorFlow."""
+    return options.threads or limits.threads or os.cpu_count() or 1
 
 
-def expected_bytes(config: DecoderConfig, precision: str) -> int:
-    """Bytes that the weights will take: float32 with the embedding and the head apart, or codes with a float32 scale for 32."""
-    size = 0
-    for shape in config.tensor_shapes().values():
-        elements = shape[0] * (shape[1] if len(shape) == 2 else 1)
-        size += elements * 4 if precision != "int8" or len(shape) == 1 else elements + elements // 8
-    if config.tie_embeddings and precision != "int8":
-        size += config.vocab_size * config.hidden_size * 4
-    return size
+def _checked_config(checkpoint: Checkpoint) -> DecoderConfig:
+    config = require_plain(checkpoint, "The loader tf", KNOWN_TRAITS)
+    check_tensors(checkpoint)
+    return config
 
 
-def _context_length(config: DecoderConfig, limits: EngineLimits, weight_bytes: int, token_bytes: int) -> int:
+def _info(checkpoint: Checkpoint, limits: EngineLimits, context_length: int, weight_bytes: int, dtype: str, notes: list[str]) -> EngineInfo:
+    return EngineInfo(
+        vocab_size=checkpoint.decoder.vocab_size,
+        context_length=context_length,
+        max_sequences=limits.max_sequences,
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=token_bytes(checkpoint.decoder),
+        dtype=dtype,
+        notes=(*notes, *unread_note(checkpoint)),
+    )
+
+
+def _context_length(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> int:
+    config = checkpoint.decoder
     context = min(limits.context_length or config.context_length, config.context_length)
     if limits.memory is None:
         return context
-    room = max(0, limits.memory - weight_bytes) // (token_bytes * limits.max_sequences)
+    weight_bytes, a_token = expected_bytes(checkpoint, options), token_bytes(config) * limits.max_sequences
+    room = max(0, limits.memory - weight_bytes) // a_token
     if room < (context if limits.context_length else 1):
         raise ResourceError(
-            f"The weights take {weight_bytes / 2**20:.0f} MiB and {limits.max_sequences} sequences {token_bytes * limits.max_sequences} "
+            f"The weights take {weight_bytes / 2**20:.0f} MiB and {limits.max_sequences} sequences {a_token} "
             f"bytes a token, which a budget of {limits.memory / 2**20:.0f} MiB cannot hold; allow more memory, or fewer sequences."
         )
     return min(context, room)

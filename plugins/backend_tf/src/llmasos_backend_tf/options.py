@@ -21,6 +21,14 @@ class Options:
             "choices": ("auto", "fp32", "int8"),
         },
     )
+    kernels: str = attrs.field(
+        default="auto",
+        validator=attrs.validators.matches_re("[a-z][a-z0-9_]*"),
+        metadata={
+            "help": "What computes quantised layers where precision is auto: auto takes installed kernels that are faster on this CPU "
+            "(llmasos-kernels-cpu), tf only TensorFlow, any other name the installed ones of that name."
+        },
+    )
     threads: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.ge(1)),

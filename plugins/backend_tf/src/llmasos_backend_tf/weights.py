@@ -9,12 +9,10 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
-from llmasos_backend_tf.linear import CodeMatrix, FloatMatrix
+from llmasos_backend_tf.linear import Kind, Matrix
 from llmasos_decoder_kit.channels import channel_order
 from llmasos_decoder_kit.weights import PartReader
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Part, Rope, Tensor
-
-Matrix = FloatMatrix | CodeMatrix
 
 
 @attrs.frozen(eq=False)
@@ -82,7 +80,7 @@ class Layer:
 class WeightReader:
     """Reads a checkpoint's tensors into matrices of one type, split into the shares that run in parallel."""
 
-    def __init__(self, checkpoint: Checkpoint, kind: type[FloatMatrix] | type[CodeMatrix], shares: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, kind: Kind, shares: int) -> None:
         self._checkpoint = checkpoint
         self._parts = PartReader(checkpoint)
         self._config: DecoderConfig = checkpoint.decoder
