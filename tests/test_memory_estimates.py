@@ -47,7 +47,7 @@ def test_float_weights(tmp_path: Path, case: str, loader: dict[str, Any]) -> Non
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("loader", [LOADERS[0], LOADERS[4]], ids=["onnx", "torch"])
+@pytest.mark.parametrize("loader", [LOADERS[0], LOADERS[4], LOADERS[8]], ids=["onnx", "torch", "tf"])
 def test_stored_codes(smollm2_gguf: Path, loader: dict[str, Any]) -> None:
     """A file of 4-bit codes with float minimums, whose embedding has more."""
     check(str(smollm2_gguf), loader)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.histories import Histories
-from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
 from llmasos_backend_onnx.steps import Floats, Integers, check_length, check_room, checked_tokens, wanted_logits
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_decoder_kit.onnx_operators import TokenDraws
 from llmasos_hookspecs import EngineFailed, EngineInfo, Row
 

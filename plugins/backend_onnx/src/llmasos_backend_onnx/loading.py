@@ -13,13 +13,13 @@ from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
 from llmasos_backend_onnx.heads import head_width, kv_bytes_per_token
 from llmasos_backend_onnx.histories import Histories
 from llmasos_backend_onnx.installed import installed_operators
-from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_backend_onnx.traits import refusal
 from llmasos_decoder_kit.artifact import cache_key
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import (
     Checkpoint,

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from llmasos_backend_onnx.graph_files import InMemory
-from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Layout, Part
 from llmasos_backend_onnx.steps import Floats, Integers, failure
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError
 
 #: Most cached bindings, one for each shape of a run. A binding of 30 layers takes about 100 kB.

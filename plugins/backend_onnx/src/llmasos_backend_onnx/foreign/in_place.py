@@ -11,9 +11,9 @@ import onnxruntime as ort
 
 from llmasos_backend_onnx.foreign.runs import Batch, ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import Abilities
-from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.slots import SlotTable
 from llmasos_backend_onnx.steps import Floats, Integers, wanted_logits
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_hookspecs import Row
 
 #: Most cached bindings; there is one for each range of adjacent rows that is computed together.

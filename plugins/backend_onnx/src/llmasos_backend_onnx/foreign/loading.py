@@ -18,10 +18,10 @@ from llmasos_backend_onnx.foreign.runs import ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import Abilities, Sequences
 from llmasos_backend_onnx.foreign.signature import Signature, read_signature
 from llmasos_backend_onnx.foreign.trials import find_abilities
-from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.session import open_session
+from llmasos_decoder_kit.kv_cache import KVCache
 from llmasos_hookspecs import Checkpoint, ConfigError, Context, EngineInfo, UnsupportedModel, inspect_once
 
 #: Context length of an export whose files do not state one.
