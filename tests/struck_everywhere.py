@@ -106,7 +106,7 @@ def strike(action: Callable[[], object], check: Callable[[], object]) -> None:
 
 def leases() -> Parts:
     """A caller that loads one model, for which another is evicted; the next one wants that."""
-    home = runpy.run_path(str(Path(__file__).parents[1] / "residency" / "conftest.py"))["Harness"](100)
+    home = runpy.run_path(str(Path(__file__).parents[1] / "libs" / "residency" / "tests" / "conftest.py"))["Harness"](100)
     first, second = home.add("a", 60), home.add("b", 60)
 
     def use(place: Any) -> None:
