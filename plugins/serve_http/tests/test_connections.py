@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_serve_http.listening import HttpServer
@@ -236,16 +236,16 @@ def test_a_body_that_waits_is_not_read_on(start: Start, runtime: ScriptedRuntime
     assert found.count(b"HTTP/1.1 200 ") == 2
 
 
+@pytest.fixture
+def server(start: Start) -> HttpServer:
+    return start()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.integers(1, 400), max_size=6))
-def test_it_makes_no_difference_how_requests_are_cut(start: Start, places: list[int]) -> None:
+def test_it_makes_no_difference_how_requests_are_cut(server: HttpServer, places: list[int]) -> None:
     """Into what the system gives at once."""
-    if not MADE:
-        MADE.append(start())
     sent = post(CHUNKED, body=chunked(BODY, b"X-Trailer: a")) + post(WHOLE, body=BODY) + LAST
     cuts = [0, *sorted({place for place in places if place < len(sent)}), len(sent)]
-    found = answers(MADE[0], *(sent[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)))
+    found = answers(server, *(sent[begin:end] for begin, end in itertools.pairwise(cuts)))
     assert (found.count(b"HTTP/1.1 200 "), found.count(b"HTTP/1.1 ")) == (3, 3)
-
-
-MADE: list[HttpServer] = []

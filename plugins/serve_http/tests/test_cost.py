@@ -26,7 +26,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 #: Calls of Python and of C functions that one more token costs: 42 when this was written, with the turn of the event loop that 64 streams
 #: share; 57 where each token resumes all coroutines of its request, 122 before chunks were prepared, and parts written past ASGI.
 MOST_CALLS = 48
-#: Of a stream of one token, on a connection of its own: 985 when this was written; 2,130 with h11, seven tasks and a regular expression for
+#: Of a stream of one token, on a connection of its own: 985 when this was written; 2,130 with h11, six tasks and a regular expression for
 #: each route.
 MOST_CALLS_OF_A_REQUEST = 1150
 #: Of a request that is refused because the queue is full: 780 when this was written; 1,370 with h11, 1,700 with tasks for it.

@@ -1,4 +1,4 @@
-"""Connections: HTTP/1.1 as llhttp reads it (https://llhttp.org), whose strict form takes nothing that two readers could read in two ways."""
+"""Connections: HTTP/1.1 as llhttp reads it (https://llhttp.org), whose strict form takes nothing that can be read in two ways."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VERSIONS: Final = frozenset(("1.0", "1.1"))
 
 
 class _Refused(Exception):
-    """What came is HTTP for the parser, and not for this server."""
+    """What came is HTTP for the parser, and not for this server; the parser makes an error of its own of it."""
 
 
 class Connection(asyncio.Protocol):
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(self.seconds, self._late)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         self._reads = False
@@ -104,10 +104,11 @@ class Connection(asyncio.Protocol):
         self._unparsed += len(data)
         try:
             self._parse(data)
-            if self._unparsed > self.max_headers:
-                raise _Refused
-        except (httptools.HttpParserError, _Refused):
+        except httptools.HttpParserError:
             self._refuse()
+        else:
+            if self._unparsed > self.max_headers:
+                self._refuse()
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -279,7 +280,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, exchange: Exchange) -> None:
         self._answered = exchange
-        task = self._loop.create_task(exchange.run(self._app))  # type: ignore[arg-type]  # uvicorn's types of ASGI are not Starlette's
+        task = self._loop.create_task(exchange.run(self._app))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 

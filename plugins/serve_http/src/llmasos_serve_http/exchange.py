@@ -55,8 +55,8 @@ class Carrier(Protocol):
 class Exchange:
     """A request and its answer: what ASGI calls ``receive`` and ``send``, and shorter ways for what most answers do.
 
-    The head of an answer is sent with the first part of its body where that comes at once, and the last part with what ends it: each write is a call of the system,
-    and wakes the client.
+    The head of an answer is sent with the first part of its body where that comes at once, and the last part with what ends it: each write
+    is a call of the system, and wakes the client.
 
     Attributes:
         scope: of ASGI.
@@ -130,6 +130,7 @@ class Exchange:
         except BaseException as error:
             _log.error("Request %s failed.", self.scope.get("llmasos.id", ""), exc_info=error)
         if not self.complete and not self.gone:
+            self._flush()
             self._carrier.unanswered()
 
     # The application's side
