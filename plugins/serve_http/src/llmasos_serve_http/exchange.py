@@ -84,7 +84,7 @@ class Exchange:
         self._expects = expects
         self._body: list[bytes] = []
         self._delivered = False  # the end of the body was
-        self._awaited: asyncio.Future[None] | None = None
+        self._awaited: asyncio.Event | None = None
         self._leaving: list[asyncio.Future[None]] = []
         self._head = b""
         self._chunked = False
@@ -141,8 +141,9 @@ class Exchange:
             self._carrier.write(_CONTINUE)
         self._expects = False
         while not self._over and not self._body and (not self.whole or self._delivered):
-            self._awaited = asyncio.get_running_loop().create_future()
-            await self._awaited
+            if self._awaited is None:
+                self._awaited = asyncio.Event()
+            await self._awaited.wait()  # several tasks of an application may wait
         if self._over:
             return _GONE
         return {"type": "http.request", "body": self._taken(), "more_body": not self.whole}
@@ -259,8 +260,8 @@ class Exchange:
 
     def _wake(self) -> None:
         awaited, self._awaited = self._awaited, None
-        if awaited is not None and not awaited.done():
-            awaited.set_result(None)
+        if awaited is not None:
+            awaited.set()
 
 
 def error_answer(status: int, text: bytes) -> bytes:
