@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_hookspecs.testing import ScriptedRuntime
+from llmasos_serve_http.exchange import Exchange
 from llmasos_serve_http.listening import HttpServer
 
 from .http_clients import chat_body, until
@@ -234,6 +238,19 @@ def test_a_body_that_waits_is_not_read_on(start: Start, runtime: ScriptedRuntime
         while part := connection.recv(1 << 16):
             found += part
     assert found.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_several_tasks_may_wait_for_a_client_to_leave() -> None:
+    """As applications do that are handed a request: MCP's reads it and listens for its end at once."""
+
+    async def both() -> list[Any]:
+        exchange = Exchange(Mock(read_paused=False), {}, keep_alive=True, expects=False)
+        waiting = [asyncio.create_task(exchange.receive()) for _ in range(2)]
+        await asyncio.sleep(0)
+        exchange.leave()
+        return await asyncio.wait_for(asyncio.gather(*waiting), 120)
+
+    assert asyncio.run(both()) == [{"type": "http.disconnect"}] * 2
 
 
 @pytest.fixture
