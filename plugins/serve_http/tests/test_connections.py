@@ -108,7 +108,7 @@ REFUSED = {
 def test_what_two_readers_could_read_in_two_ways_is_refused(start: Start, runtime: ScriptedRuntime, sent: bytes, after: bytes) -> None:
     """With 400, once, on a connection that is closed then: what follows is not taken for a request. It makes no difference that a request
     that is none follows one that was answered."""
-    found = answers(start(max_headers=4096), after + sent, HEALTH)
+    found = answers(start(max_headers=4096), after + sent + HEALTH)
     before, _, refusal = found.rpartition(b"HTTP/1.1 400 ")
     assert (before.count(b"HTTP/1.1 "), before.count(b"HTTP/1.1 200 ")) == ((1, 1) if after else (0, 0)), found
     assert b"connection: close" in refusal
