@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
 
-from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
+from llmasos_hookspecs import Answer, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
 from llmasos_serve_http.handled import Facts
-from llmasos_serve_http.joint import Batched, given_up, joint_answer
+from llmasos_serve_http.joint import Batched, joint_answer
 from llmasos_serve_http.keeping import Keeper, begin_stream
 from llmasos_serve_http.metrics import Measure, Metrics
 from llmasos_serve_http.outcome import Outcome
@@ -102,7 +102,7 @@ class Answering:
         measure = Measure(self._metrics, call.facts)
         try:
             generating = self._generating(call, asked)
-            leaving = asyncio.create_task(call.left())
+            leaving = call.leaving()
             try:
                 if asked.stream:
                     await self._stream(call, generating, rendering, leaving, measure)
@@ -123,13 +123,15 @@ class Answering:
             Left: the client has gone; ``work`` is cancelled.
             Refused: the server is being stopped.
         """
-        leaving, working = asyncio.create_task(call.left()), asyncio.ensure_future(work)
+        leaving, working = call.leaving(), asyncio.ensure_future(work)
         working.add_done_callback(_heard)
         self._waiting.add(working)
         try:
             if self.stopping:
                 raise Refused(STOPPED)
-            await self._ready(working, leaving, None)
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() and not working.done():
+                raise Left
             return await working
         except asyncio.CancelledError:
             if self.stopping:
@@ -155,24 +157,30 @@ class Answering:
         with self._told():
             return together() if asked.more else generate(asked.prompt)
 
-    async def _begun(
-        self, call: Call, generating: Awaitable[Batched], leaving: asyncio.Task[None], rendering: Rendering | None = None
-    ) -> Batched:
-        """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
-        begun = asyncio.ensure_future(generating)
-        self._waiting.add(begun)
+    async def _begun(self, generating: Awaitable[Batched], leaving: asyncio.Future[None]) -> Batched:
+        """The runtime's answer, which this task awaits itself: it is cancelled where the client leaves. Raises ``Left`` then."""
+        task = asyncio.current_task()
+        assert task is not None
+        waits = True
+
+        def leave(_: object) -> None:
+            if waits:  # else the answer came in the same turn of the event loop
+                task.cancel()
+
+        leaving.add_done_callback(leave)
+        self._waiting.add(task)
         try:
             with self._told():
-                pause = None if rendering is None else self._comment_every
-                while not await self._ready(begun, leaving, pause):
-                    await _comment(call, rendering)
-                return await begun
-        except BaseException:
-            begun.cancel()
-            begun.add_done_callback(given_up)
+                return await generating
+        except asyncio.CancelledError:
+            if leaving.done():
+                task.uncancel()
+                raise Left from None
             raise
         finally:
-            self._waiting.discard(begun)
+            waits = False
+            self._waiting.discard(task)
+            leaving.remove_done_callback(leave)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -184,18 +192,10 @@ class Answering:
                 raise Refused(STOPPED) from None
             raise
 
-    async def _ready(self, begun: asyncio.Future[Any], leaving: asyncio.Task[None], timeout: float | None) -> bool:
-        """Whether the runtime has answered; False after ``timeout`` seconds. Raises ``Left`` where the client has gone."""
-        both: set[asyncio.Future[Any]] = {begun, leaving}
-        await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if leaving.done() and not begun.done():
-            raise Left
-        return begun.done()
-
     async def _whole(
-        self, call: Call, generating: Awaitable[Batched], rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
+        self, call: Call, generating: Awaitable[Batched], rendering: Rendering, leaving: asyncio.Future[None], measure: Measure
     ) -> Mapping[str, Any]:
-        answer = await self._begun(call, generating, leaving)
+        answer = await self._begun(generating, leaving)
         measure.accepted(answer.model)
         call.limited(answer.left)
         pieces, outcome = [], Outcome()
@@ -213,103 +213,71 @@ class Answering:
         return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finishes=tuple(outcome.finishes)))
 
     async def _stream(
-        self, call: Call, generating: Awaitable[Batched], rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
+        self, call: Call, generating: Awaitable[Batched], rendering: Rendering, leaving: asyncio.Future[None], measure: Measure
     ) -> None:
+        """Answer piece by piece. Until the first piece or comment was sent, an error can still be the answer's status: of a request that
+        its scheduler refuses, say."""
+        keeper = Keeper(call, rendering.media_type, rendering.comment, self._comment_every)
         try:
-            answer = await self._begun(call, generating, leaving, rendering)
+            last = await self._streamed(call, generating, rendering, leaving, measure, keeper)
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
             measure.failed(failure_of(error).code)
-            await call.part(rendering.failed(failure_of(error)))
-            await call.end()
-            return
+            last = rendering.failed(failure_of(error))
+        finally:
+            keeper.close()
+        await begin_stream(call, rendering.media_type)
+        await call.end(last)
+
+    async def _streamed(
+        self,
+        call: Call,
+        generating: Awaitable[Batched],
+        rendering: Rendering,
+        leaving: asyncio.Future[None],
+        measure: Measure,
+        keeper: Keeper,
+    ) -> bytes:
+        """Send all but the end of the stream, which is returned. Raises the error of an answer that failed."""
+        answer = await self._begun(generating, leaving)
         measure.accepted(answer.model)
         call.limited(answer.left)
-        outcome, prefill = Outcome(), Prefill(rendering, answer)
+        outcome = Outcome()
         with self._watched(call, answer, leaving):
-            async with contextlib.aclosing(answer.batches()) as batches:
-                batch = await self._first(call, rendering, leaving, batches, prefill)
-                if headed := any(isinstance(event, PartEvent) for event in batch or ()):
-                    # On a task of its own: each token would else resume a dozen coroutines between the connection and here.
-                    await asyncio.create_task(self._pieces(call, rendering, answer.model, batch, batches, outcome, measure, prefill))
-                while batch is not None and not headed:
-                    outcome.take_all(batch)
-                    batch = await anext(batches, None)
-        if self._ended(outcome, leaving, measure):
-            end = rendering.end(outcome.usage, outcome.finishes)
-            await begin_stream(call, rendering.media_type)
-            await call.part(end if headed else rendering.head(answer.model) + end)
-        else:
-            reason = self._reason(outcome)
-            if not call.started:
-                raise Refused(reason)
-            measure.failed(reason.code)
-            await call.part(rendering.failed(reason))
-        await call.end()
+            # On a task of its own: each token would else resume a dozen coroutines between the connection and here.
+            headed = await asyncio.create_task(self._pieces(call, rendering, answer, outcome, measure, keeper))
+        if not self._ended(outcome, leaving, measure):
+            raise Refused(self._reason(outcome))
+        end = rendering.end(outcome.usage, outcome.finishes)
+        return end if headed else rendering.head(answer.model) + end
 
-    async def _first(
-        self,
-        call: Call,
-        rendering: Rendering,
-        leaving: asyncio.Task[None],
-        batches: AsyncIterator[Sequence[Event]],
-        prefill: Prefill,
-    ) -> Sequence[Event] | None:
-        """The first events; None where there are none. Before them, the client hears how much of its prompt is computed.
-
-        Until there are some, an error can still be the answer's status: a request that its scheduler refuses, say.
-        """
-        first = asyncio.ensure_future(anext(batches, None))
-        pause = min(EVERY, self._comment_every) if prefill.asked else self._comment_every
-        silent = 0.0
-        try:
-            while not await self._ready(first, leaving, pause):
-                silent += pause
-                if news := prefill.news():
-                    await begin_stream(call, rendering.media_type)
-                    await call.part(news)
-                    silent = 0.0
-                elif silent >= self._comment_every:
-                    await _comment(call, rendering)
-                    silent = 0.0
-            return await first
-        finally:
-            first.cancel()
-            await asyncio.wait((first,))  # an iterator that still runs could not be closed
-
-    async def _pieces(
-        self,
-        call: Call,
-        rendering: Rendering,
-        model: str,
-        batch: Sequence[Event] | None,
-        batches: AsyncIterator[Sequence[Event]],
-        outcome: Outcome,
-        measure: Measure,
-        prefill: Prefill,
-    ) -> None:
-        """Send ``batch``, which has a piece, and those after it, each at once; before them, how much of the prompt is computed."""
-        await begin_stream(call, rendering.media_type)
-        keeper = Keeper(call, rendering.comment, self._comment_every)
-        parts = [prefill.news(), rendering.head(model)]
-        measure.piece()
-        try:
-            while batch is not None:
+    async def _pieces(self, call: Call, rendering: Rendering, answer: Batched, outcome: Outcome, measure: Measure, keeper: Keeper) -> bool:
+        """Send the pieces, each at once, and before the first how much of the prompt is computed; False where there was none."""
+        prefill = Prefill(rendering, answer)
+        if prefill.asked:
+            keeper.tell(prefill.news, EVERY)
+        parts: list[bytes] = []
+        headed = False
+        async with contextlib.aclosing(answer.batches()) as batches:
+            async for batch in batches:
                 for event in batch:
-                    if isinstance(event, PartEvent):
-                        parts.append(rendering.piece(event))
-                    else:
+                    if not isinstance(event, PartEvent):
                         outcome.take(event)
+                        continue
+                    if not headed:
+                        headed, keeper.news = True, None
+                        measure.piece()
+                        await begin_stream(call, rendering.media_type)
+                        parts += [prefill.news(), rendering.head(answer.model)]
+                    parts.append(rendering.piece(event))
                 if (part := b"".join(parts)) and (rest := keeper.begin(part)) is not None:
                     await rest
                 parts.clear()
-                batch = await anext(batches, None)
-        finally:
-            keeper.close()
+        return headed
 
     @contextlib.contextmanager
-    def _watched(self, call: Call, answer: Batched, leaving: asyncio.Task[None]) -> Iterator[None]:
+    def _watched(self, call: Call, answer: Batched, leaving: asyncio.Future[None]) -> Iterator[None]:
         """Cancel the answer when the client leaves, when the server stops, and where it is not read to its end."""
         generation = Generation(id=str(next(self._numbers)), answer=answer, began=time.monotonic(), facts=call.facts)
         self._generations[generation.id] = generation
@@ -322,7 +290,7 @@ class Answering:
             del self._generations[generation.id]
             answer.cancel()
 
-    def _ended(self, outcome: Outcome, leaving: asyncio.Task[None], measure: Measure) -> bool:
+    def _ended(self, outcome: Outcome, leaving: asyncio.Future[None], measure: Measure) -> bool:
         """Whether the answers ended well; False where one failed, or was cancelled, which no client asks for. Raises ``Left`` where it has
         gone."""
         if not outcome.finishes:
@@ -340,13 +308,6 @@ class Answering:
         if not outcome.finishes:
             return _UNENDED
         return STOPPED if self.stopping else _CANCELLED
-
-
-async def _comment(call: Call, rendering: Rendering | None) -> None:
-    """Keep a stream open, where its protocol knows how."""
-    if rendering is not None and rendering.comment:
-        await begin_stream(call, rendering.media_type)
-        await call.part(rendering.comment)
 
 
 def _heard(work: asyncio.Future[Any]) -> None:

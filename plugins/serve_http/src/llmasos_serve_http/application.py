@@ -27,7 +27,7 @@ from llmasos_serve_http.openai.audio import Audio
 from llmasos_serve_http.openai.routes import OpenAI
 from llmasos_serve_http.openapi import OpenAPI
 from llmasos_serve_http.options import Options
-from llmasos_serve_http.routes import Guarded, Service, router
+from llmasos_serve_http.routes import Guarded, Routed, Service
 from llmasos_serve_http.tasks import Tasks
 from llmasos_serve_http.threads import Threads
 from llmasos_serve_http.tokens import Tokens
@@ -63,7 +63,7 @@ class Application:
         self._metrics = metrics or Metrics()
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
         described = OpenAPI(self._service)
-        routed = router([*self._routes(), *described.routes(), *more(self._service)])
+        routed = Routed([*self._routes(), *described.routes(), *more(self._service)])
         described.describe(routed.routes)
         self.routes: Final[Sequence[BaseRoute]] = routed.routes
         # The last, because they have to be closed, and all that is before may raise.

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmasos_hookspecs import Principal, Remaining, RequestError
-from llmasos_serve_http.connections import PARTS
 from llmasos_serve_http.dialect import Dialect
+from llmasos_serve_http.exchange import EXCHANGE, Exchange
 from llmasos_serve_http.failures import Failure, Refused, refused
 from llmasos_serve_http.handled import Facts
 from llmasos_serve_http.limit_headers import limit_headers
@@ -50,7 +50,8 @@ class Call:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._send_part: Callable[[bytes], Awaitable[None] | None] = scope.get(PARTS, self._send_message)
+        self._exchange: Exchange | None = scope.get(EXCHANGE)  # there is none where something else than our connections carries the call
+        self._send_part: Callable[[bytes], Awaitable[None] | None] = self._send_message if self._exchange is None else self._exchange.part
         self._options = options
 
     @property
@@ -73,6 +74,10 @@ class Call:
         length = self.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._options.max_body:
             raise self._too_long()
+        if self._exchange is not None and (whole := self._exchange.body()) is not None:
+            if len(whole) > self._options.max_body:
+                raise self._too_long()
+            return whole
         parts, size, more = [], 0, True
         try:
             async with asyncio.timeout(self._options.body_timeout):
@@ -104,8 +109,11 @@ class Call:
             raise RequestError(f"The body is a JSON {_kind(found)}, and it must be an object.")
         return {name: value for name, value in found.items() if value is not None}
 
-    async def left(self) -> None:
-        """Returns once the client has gone; to be awaited after the body."""
+    def leaving(self) -> asyncio.Future[None]:
+        """Is done once the client has gone; to be asked for after the body, and cancelled where nobody waits for it any more."""
+        return asyncio.ensure_future(self._left()) if self._exchange is None else self._exchange.leaving()
+
+    async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -142,9 +150,9 @@ class Call:
     def _send_message(self, body: bytes) -> Awaitable[None]:
         return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def end(self) -> None:
-        """End a body that was sent in parts."""
-        await self._send({"type": "http.response.body", "body": b""})
+    async def end(self, last: bytes = b"") -> None:
+        """End a body that was sent in parts, with a last one."""
+        await self._send({"type": "http.response.body", "body": last})
 
     async def fail(self, failure: Failure) -> None:
         """Answer with an error."""

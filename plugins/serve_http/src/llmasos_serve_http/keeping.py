@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from llmasos_serve_http.call import Call
@@ -23,37 +23,45 @@ async def begin_stream(call: Call, media_type: str) -> None:
 async def send_parts(call: Call, parts: AsyncGenerator[bytes, None], media_type: str, comment: bytes, every: float) -> None:
     """Send the parts of a stream as they come, and ``comment`` after ``every`` seconds of silence. The stream begins with the first part or
     the first comment, so that an error before is a status."""
-    async with contextlib.aclosing(parts):
-        first = asyncio.ensure_future(anext(parts, None))
-        try:
-            while not (await asyncio.wait((first,), timeout=every))[0]:
+    keeper = Keeper(call, media_type, comment, every)
+    try:
+        async with contextlib.aclosing(parts):
+            async for part in parts:
                 await begin_stream(call, media_type)
-                await call.part(comment)
-            part = await first
-        finally:
-            first.cancel()
-            await asyncio.wait((first,))  # an iterator that still runs could not be closed
-        await begin_stream(call, media_type)
-        keeper = Keeper(call, comment, every)
-        try:
-            while part is not None:
                 if part:
                     await keeper.send(part)
-                part = await anext(parts, None)
-        finally:
-            keeper.close()
+    finally:
+        keeper.close()
+    await begin_stream(call, media_type)
 
 
 class Keeper:
-    """Sends the parts of a stream, and a comment after each silence."""
+    """Sends the parts of a stream, and a comment after each silence, also before the first part; the stream then begins with it.
 
-    def __init__(self, call: Call, comment: bytes, every: float) -> None:
+    Attributes:
+        news: what a client that waits for the first part is told, as soon as there is some.
+    """
+
+    def __init__(self, call: Call, media_type: str, comment: bytes, every: float) -> None:
+        self.news: Callable[[], bytes] | None = None
         self._call = call
+        self._media_type = media_type
         self._comment = comment
         self._every = every
         self._sent = time.monotonic()
         self._sending = False
-        self._task = asyncio.create_task(self._keep()) if comment else None
+        self._saying: asyncio.Task[None] | None = None
+        # No task of its own: a stream that is never silent costs a timer.
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(every, self._look) if comment else None
+
+    def tell(self, news: Callable[[], bytes], every: float) -> None:
+        """Look for ``news`` every so many seconds."""
+        self.news = news
+        self._every_news = every
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(min(every, self._every), self._look)
 
     async def send(self, part: bytes) -> None:
         if (rest := self.begin(part)) is not None:
@@ -65,22 +73,31 @@ class Keeper:
         self._sent = time.monotonic()
         return None if rest is None else self._finish(rest)
 
+    def close(self) -> None:
+        """Say nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._saying is not None:
+            self._saying.cancel()
+
     async def _finish(self, rest: Awaitable[None]) -> None:
         self._sending = True
         await rest
         self._sending, self._sent = False, time.monotonic()
 
-    def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+    def _look(self) -> None:
+        """Say something where it is time."""
+        silent = time.monotonic() - self._sent
+        wait = self._every - silent
+        if self._sending:  # the reader is slow, and has more to read than a comment
+            wait = self._every
+        elif (news := self.news() if self.news is not None else b"") or (wait <= 0 and self._comment):
+            self._saying = self._loop.create_task(self._finish(self._say(news or self._comment)))
+            wait = self._every
+        if self.news is not None:
+            wait = min(wait, self._every_news)
+        self._timer = self._loop.call_later(max(wait, 0.0), self._look)
 
-    async def _keep(self) -> None:
-        while True:
-            silent = time.monotonic() - self._sent
-            if silent < self._every:
-                await asyncio.sleep(self._every - silent)
-            elif self._sending:  # the reader is slow, and has more to read than a comment
-                await asyncio.sleep(self._every)
-            else:
-                await self._call.part(self._comment)
-                self._sent = time.monotonic()
+    async def _say(self, part: bytes) -> None:
+        await begin_stream(self._call, self._media_type)
+        await self._call.part(part)

@@ -15,12 +15,11 @@ from typing import Final
 import uvicorn
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmasos_hookspecs import ConfigError, Endpoint, ResourceError, Runtime
 from llmasos_hookspecs.guarding.changes import take
 from llmasos_serve_http.application import Application
-from llmasos_serve_http.connections import timed
+from llmasos_serve_http.connections import Connection, protocol
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.routes import Service
@@ -70,7 +69,7 @@ class HttpServer:
         self.endpoints = [_endpoint(self._options, listener.getsockname()[1])]
         config = uvicorn.Config(
             self._answer,
-            http=timed(self._options.header_timeout),
+            http=protocol(self._options.header_timeout, self._options.max_headers),
             interface="asgi3",
             ws="none",
             lifespan="off",
@@ -78,7 +77,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,  # a client's address is where it connects from, whatever its headers say
-            h11_max_incomplete_event_size=self._options.max_headers,
             timeout_graceful_shutdown=1,
             ssl_context_factory=None if tls is None else lambda *_: tls,
         )
@@ -181,8 +179,8 @@ class HttpServer:
 def _close(server: uvicorn.Server) -> None:
     """Close the connections of clients that do not read, so that no answer to them waits for ever."""
     for connection in list(server.server_state.connections):
-        if isinstance(connection, H11Protocol) and connection.cycle is not None and not connection.cycle.response_complete:
-            connection.transport.abort()
+        if isinstance(connection, Connection):
+            connection.abort()
     server.should_exit = True
 
 

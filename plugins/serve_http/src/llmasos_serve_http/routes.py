@@ -90,18 +90,31 @@ class Guarded:
         await self.handle(call)
 
 
-def router(routes: Iterable[BaseRoute]) -> Router:
-    """The routes as an application.
+class Routed:
+    """An ASGI application of routes, the first that fits. Addresses without variables are looked up, others are tried in turn.
 
-    Raises:
-        PluginError: one declares no permission.
+    Attributes:
+        routes: all of them.
     """
-    found = list(routes)
-    for route in found:
-        if not isinstance(route, Route) or not isinstance(route.endpoint, Guarded) or not route.methods:
-            raise PluginError(f"The route {getattr(route, 'path', route)} declares no permission and methods; wrap its handler in Guarded.")
-        route.endpoint.route = route.path
-    return Router(found, redirect_slashes=False, default=_nowhere)
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        """Raises ``PluginError`` where one declares no permission."""
+        self.routes: Final = list(routes)
+        self._router = Router(self.routes, redirect_slashes=False, default=_nowhere)
+        self._fixed: dict[tuple[str, str], Guarded] = {}
+        before: list[Route] = []
+        for route in self.routes:
+            if not isinstance(route, Route) or not isinstance(route.endpoint, Guarded) or not route.methods:
+                raise PluginError(
+                    f"The route {getattr(route, 'path', route)} declares no permission and methods; wrap its handler in Guarded."
+                )
+            route.endpoint.route = route.path
+            if not route.param_convertors and not any(each.path_regex.match(route.path) for each in before):
+                self._fixed |= {(method, route.path): route.endpoint for method in route.methods}
+            before.append(route)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._fixed.get((scope["method"], scope["path"])) or self._router)(scope, receive, send)
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
