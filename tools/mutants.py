@@ -1,36 +1,45 @@
-"""Changes the code one expression at a time, and prints the changes that no test notices (mutation testing, with mutmut).
+"""Changes the code one expression at a time, and prints the changes that no test notices (mutation testing, with mutmut's changes).
 
     make mutants                               the engine, the residency and the accelerators: hours
+    make mutants ARGS="--sample 150 --seed 1"  a random 150 of their changes
     make mutants TARGET=engine/scheduler.py    one file, or one folder, of core
     make mutants TARGET=accel_quant/gptq.py    one file, or all, of a plugin
 
-ARGS="-k 'not simulation'" goes to pytest. Works on a copy of the code, in .venv/mutants. Exits with 1 where more than a tenth survives.
+A change is tested by the quickest of its package's tests that run the changed function, ``--budget`` seconds of them (processor time, on
+the code as it is). What else stands in ARGS goes to pytest: ``-k 'not simulation'``. Works on a copy of the code, in .venv/mutants. Exits
+with 1 where more than a tenth survives. To run any test on a change that is printed:
+
+    MUTANT_UNDER_TEST=NAME PYTHONPATH=.venv/mutants/engine/src python -m pytest core/tests/engine/test_loop.py
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
+import contextlib
+import difflib
+import functools
 import json
 import os
-import re
+import random
 import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
+from mutmut.mutation.file_mutation import mutate_file_contents
+from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WORK: Final = ROOT / ".venv" / "mutants"
-TARGETS: Final = ("engine", "residency", "accel_quant", "accel_prune", "accel_distill", "torch_decoder")
-#: Further arguments of pytest.
-ARGUMENTS: Final = shlex.split(os.environ.get("ARGS", ""))
+TARGETS: Final = ("engine", "residency", "accel_quant", "accel_prune", "accel_distill", "accel_merge", "torch_decoder")
 #: The largest share of changes that may survive.
 ALLOWED: Final = 0.1
-#: How mutmut calls a change that no test noticed: the tests passed, or none of them runs the function.
-_SURVIVED: Final = ("survived", "no tests")
 
 
 @attrs.frozen
@@ -68,63 +77,116 @@ class Target:
                 )
         return found
 
+    @property
+    def work(self) -> Path:
+        """The folder of the copy."""
+        return WORK / self.name.replace("/", "-").removesuffix(".py")
 
-def prepare(target: Target) -> Path:
-    """A folder of the layout that mutmut knows: a copy of the package's code and of its tests. mutmut keeps the results of an earlier run
-    there, for code that is unchanged."""
-    work = WORK / target.name.replace("/", "-").removesuffix(".py")
-    for folder in ("src", "tests"):
-        shutil.rmtree(work / folder, ignore_errors=True)
-        shutil.copytree(target.package / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "conftest.py", work)
-    code = f"src/{target.code.as_posix()}"
-    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
-    options["pythonpath"] = [str(ROOT)]  # for the simulation, which has tests, and for what tests of several folders share
-    tables = {
-        "mutmut": {
-            "source_paths": ["src"],
-            "only_mutate": [code if code.endswith(".py") else f"{code}/*.py"],
-            "also_copy": ["conftest.py"],
-            "pytest_add_cli_args_test_selection": [f"tests/{target.tests.as_posix()}"],
-            "pytest_add_cli_args": ["--hypothesis-profile=mutants", "--hypothesis-seed=0", "-p", "no:xdist", *ARGUMENTS],
-            "use_git_change_detection": False,
-        },
-        "pytest.ini_options": options,
+
+def prepare(target: Target) -> list[str]:
+    """Copy the package's code, with every change beside what it changes (mutmut's trampolines choose one as the code runs); their names."""
+    shutil.rmtree(target.work, ignore_errors=True)
+    shutil.copytree(target.package / "src", target.work / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    code = target.work / "src" / target.code
+    names = []
+    with contextlib.chdir(target.work):  # where mutmut looks for its configuration
+        for path in sorted(code.rglob("*.py")) if code.is_dir() else [code]:
+            changed = mutate_file_contents(str(path), path.read_text(encoding="utf-8"), None, None)
+            path.write_text(changed.code, encoding="utf-8")
+            module = ".".join(path.relative_to(target.work / "src").with_suffix("").parts).removesuffix(".__init__")
+            names.extend(f"{module}.{name}" for name in changed.mutant_names)
+    return names
+
+
+def sample(names: Mapping[Target, list[str]], size: int, seed: int) -> dict[Target, list[str]]:
+    """``size`` of the changes, of each target in proportion to how many it has."""
+    total = sum(map(len, names.values()))
+    chosen = {}
+    for target, of_target in names.items():
+        draw = random.Random(f"{seed} {target.name}")  # noqa: S311 - a choice that repeats, no secret
+        chosen[target] = draw.sample(of_target, min(len(of_target), max(1, round(size * len(of_target) / total))))
+    return chosen
+
+
+def test(target: Target, names: list[str], budget: float, arguments: list[str]) -> dict[str, str]:
+    """How the tests of each change ended: "survived", "killed" or "timeout". Raises ``SystemExit`` where they fail on the code as it is."""
+    plan, results = target.work / "plan.json", target.work / "results.json"
+    functions = {name: mangled_name_from_mutant_name(name) for name in names}
+    plan.write_text(
+        json.dumps({
+            "functions": functions,
+            "code": str(target.work),
+            "jobs": int(os.environ.get("JOBS", "2")),
+            "budget": budget,
+            "results": str(results),
+        }),
+        encoding="utf-8",
+    )  # fmt: skip
+    plugins = ("_hypothesis_pytestplugin", "pytest_timeout", "tools.mutants_session")
+    command = [
+        sys.executable, "-m", "pytest", "-q", "--capture=sys", "--hypothesis-profile=mutants", "--hypothesis-seed=0",
+        *(f"-p{plugin}" for plugin in plugins), *arguments, str(target.package / "tests" / target.tests),
+    ]  # fmt: skip
+    environment = {
+        "PYTHONPATH": str(target.work / "src"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "LLMASOS_MUTANTS": str(plan),
     }
-    lines = [
-        line
-        for name, table in tables.items()
-        for line in (f"[tool.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key != "testpaths"))
-    ]
-    (work / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return work
+    if subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=False).returncode:
+        raise SystemExit(f"The tests of {target.name} did not run.")
+    return dict(json.loads(results.read_text(encoding="utf-8")))
 
 
-def mutmut(work: Path, *arguments: str, show: bool = False) -> str:
-    """Run mutmut there; what it printed, empty where it is shown. Raises ``SystemExit`` where it failed."""
-    command = [sys.executable, "-m", "mutmut", *arguments]
-    done = subprocess.run(command, cwd=work, stdout=None if show else subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"mutmut {' '.join(arguments)} failed in {work}.")
-    return done.stdout or ""
+def difference(target: Target, name: str) -> str:
+    """A change, as a diff of the function."""
+    module, _, changed = name.rpartition(".")
+    path = target.work / "src" / Path(*module.split("."))
+    texts = functions(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+    original = f"{mangled_name_from_mutant_name(changed)}__mutmut_orig"
+    lines = (texts[each].replace(each, original).splitlines() for each in (original, changed))
+    return "\n".join(list(difflib.unified_diff(*lines, lineterm="", n=2))[2:])
 
 
-def run(target: Target) -> tuple[int, int]:
-    """Test every change to the target and print those that survive; how many survived, of how many."""
-    work = prepare(target)
-    mutmut(work, "run", "--max-children", os.environ.get("JOBS", "2"), show=True)
-    results = dict(re.findall(r"^ +(\S+): (.+)$", mutmut(work, "results", "--all", "true"), re.MULTILINE))
-    survivors = sorted(name for name, result in results.items() if result in _SURVIVED)
-    for name in survivors:
-        print(f"\n{results[name].capitalize()}:\n{mutmut(work, 'show', name)}")
-    return len(survivors), len(results)
+@functools.cache
+def functions(path: Path) -> dict[str, str]:
+    """The text of each function of a file that ``prepare`` wrote, by its name there."""
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    return {
+        node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def report(target: Target, results: Mapping[str, str]) -> Iterator[str]:
+    """The changes that survived."""
+    for name in sorted(name for name, result in results.items() if result == "survived"):
+        yield f"\n{name}\n{difference(target, name)}"
 
 
 def main(names: list[str]) -> int:
-    counts = {name: run(Target.find(name)) for name in names or TARGETS}
-    for name, (survived, total) in counts.items():
-        print(f"{name}: {survived} of {total} changes survived ({survived / max(total, 1):.0%})")
-    return int(any(survived > ALLOWED * total for survived, total in counts.values()))
+    parser = argparse.ArgumentParser(prog='make mutants TARGET="..." ARGS="..."', allow_abbrev=False)
+    parser.add_argument("--sample", type=int, help="test a random choice of so many changes")
+    parser.add_argument("--seed", type=int, default=1, help="of the choice (1)")
+    parser.add_argument("--budget", type=float, default=60, help="seconds of the tests of a change (60)")
+    options, arguments = parser.parse_known_args(shlex.split(os.environ.get("ARGS", "")))
+    changes = {target: prepare(target) for target in map(Target.find, names or TARGETS)}
+    tested = changes if options.sample is None else sample(changes, options.sample, options.seed)
+    counts = {}
+    for target, chosen in tested.items():
+        results = test(target, chosen, options.budget, arguments)
+        print(*report(target, results), sep="\n")
+        counts[target] = Counter(results.values())
+    for target, count in counts.items():
+        total, survived = count.total(), count["survived"]
+        print(
+            f"{target.name}: {survived} of {total} changes survived ({survived / max(total, 1):.0%}), {count['timeout']} ran out of time; "
+            f"{len(changes[target])} can be made"
+        )
+    survived, total = sum(count["survived"] for count in counts.values()), sum(count.total() for count in counts.values())
+    print(f"In all: {survived} of {total} ({survived / max(total, 1):.0%})")
+    return int(survived > ALLOWED * total)
 
 
 if __name__ == "__main__":
