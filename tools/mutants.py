@@ -19,6 +19,7 @@ import ast
 import contextlib
 import difflib
 import functools
+import hashlib
 import json
 import os
 import random
@@ -98,6 +99,14 @@ def prepare(target: Target) -> list[str]:
     return names
 
 
+def digest(folder: Path) -> str:
+    """Of all Python files in it, so that what is known of its tests holds for these alone."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(str(path).encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def sample(names: Mapping[Target, list[str]], size: int, seed: int) -> dict[Target, list[str]]:
     """``size`` of the changes, of each target in proportion to how many it has."""
     total = sum(map(len, names.values()))
@@ -111,6 +120,8 @@ def sample(names: Mapping[Target, list[str]], size: int, seed: int) -> dict[Targ
 def test(target: Target, names: list[str], budget: float, arguments: list[str]) -> dict[str, str]:
     """How the tests of each change ended: "survived", "killed" or "timeout". Raises ``SystemExit`` where they fail on the code as it is."""
     plan, results = target.work / "plan.json", target.work / "results.json"
+    kept = WORK / "measured" / f"{target.name.replace('/', '-')}-{digest(target.package)}"
+    kept.mkdir(parents=True, exist_ok=True)
     functions = {name: mangled_name_from_mutant_name(name) for name in names}
     plan.write_text(
         json.dumps({
@@ -118,6 +129,7 @@ def test(target: Target, names: list[str], budget: float, arguments: list[str]) 
             "code": str(target.work),
             "jobs": int(os.environ.get("JOBS", "2")),
             "budget": budget,
+            "kept": str(kept),
             "results": str(results),
         }),
         encoding="utf-8",

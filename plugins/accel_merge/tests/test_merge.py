@@ -58,6 +58,13 @@ def merge(checkpoint: Any, root: Path, **options: Any) -> Any:
     return read_folder(llmasos_accelerate(checkpoint, root / "out", Options(**options), context).path)
 
 
+def test_the_report_says_what_was_merged(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    options = Options(adapter=str(save_adapter(tmp_path / "adapter", shapes_of(checkpoint))), scale=0.5)
+    result = llmasos_accelerate(checkpoint, tmp_path / "out", options, SandboxContext(root=tmp_path, base=checkpoint))
+    assert result.report == {"adapter": options.digest, "scale": 0.5, "layers": len(LAYERS)}
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0, -1.0])
 def test_the_change_is_added_to_the_weights(scale: float, tmp_path: Path) -> None:
     """To those of the adapter's layers alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import attrs
@@ -197,6 +198,15 @@ def test_two_of_four_on_an_odd_width_is_refused() -> None:
         "hidden_size is 66",
         "intermediate_size is 130",
     ]
+
+
+def test_calibration_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llmasos_torch_decoder", None)
+    decoder = tiny_checkpoint("llama").decoder
+    (problem,) = plan_pruning(decoder, Options(drop=1), CLEAN).problems
+    assert 'pip install "llmasos-accel-prune[calibrated]"' in problem
+    assert not plan_pruning(decoder, Options(layers=(0,)), CLEAN).problems
+    assert not plan_pruning(decoder, Options(method="magnitude"), CLEAN).problems
 
 
 def test_quantised_weights_are_refused() -> None:

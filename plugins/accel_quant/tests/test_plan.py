@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import attrs
 import pytest
 
@@ -32,6 +34,20 @@ def test_widths_that_no_group_divides_are_named() -> None:
         "intermediate_size is 200",
     ]
     assert not plan_quantization(odd, Options(bits=8), CLEAN).problems
+
+
+def test_a_width_that_the_heads_group_does_not_divide_is_told_by_that_option() -> None:
+    odd = attrs.evolve(DECODER, hidden_size=100)
+    problems = plan_quantization(odd, Options(bits=4, group=0, head_group=64), CLEAN).problems
+    assert [problem.partition(" cannot be: ")[0] for problem in problems] == ["head_group = 64"]
+    assert "hidden_size is 100" in problems[0]
+
+
+def test_calibration_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llmasos_torch_decoder", None)
+    (problem,) = plan_quantization(DECODER, Options(bits=4, method="gptq"), CLEAN).problems
+    assert 'pip install "llmasos-accel-quant[calibrated]", or set method = "rtn"' in problem
+    assert not plan_quantization(DECODER, Options(bits=4, method="rtn"), CLEAN).problems
 
 
 def test_all_problems_come_at_once() -> None:
