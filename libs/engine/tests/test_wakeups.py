@@ -15,6 +15,32 @@ from llmasos_engine.wakeups import Wakeups
 SECONDS = 20.0
 
 
+@pytest.mark.parametrize("way", ["pieces", "apieces", "listen", "result", "aresult"])
+def test_a_ticket_says_whether_its_pieces_are_asked_for(way: str) -> None:
+    ticket: Ticket[str] = Ticket("1", lambda: None)
+    ticket.emit("a")
+    ticket.finish("a")
+    assert not ticket.followed
+
+    async def read() -> list[str]:
+        return [piece.text async for piece in ticket.apieces()]
+
+    texts: list[str] = []
+    match way:
+        case "pieces":
+            texts.extend(piece.text for piece in ticket.pieces())
+        case "apieces":
+            texts.extend(asyncio.run(read()))
+        case "listen":
+            ticket.listen(lambda piece: texts.append(piece.text))
+        case "result":
+            texts.append(ticket.result(SECONDS))
+        case "aresult":
+            texts.append(asyncio.run(ticket.aresult()))
+    assert texts == ["a"]
+    assert ticket.followed == (way in {"pieces", "apieces", "listen"})
+
+
 def test_an_event_loop_is_woken_once_a_step_for_all_its_streams(
     make_loop: Any, hash_engine: Any, request_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

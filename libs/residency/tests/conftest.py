@@ -26,7 +26,7 @@ class FakeModel:
         self.loaded = False
         self.users = 0
         self.loads = 0
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.share: KVShare | None = None
         self.slow: Callable[[], Any] = lambda: None
         self.breaches: list[str] = []

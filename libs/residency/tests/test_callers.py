@@ -160,6 +160,10 @@ def test_what_is_there_is_granted_at_once_and_nothing_is_waited_for(harness: Any
     a, b = home.add("a", 60), home.add("b", 60)
     assert home.residency.acquire_now(a) is None, "It is not loaded."
     home.residency.acquire(a).release()
+    lease = home.residency.acquire_now(a)
+    assert lease is not None
+    assert (lease.tokens, a.account.bytes) == (0, 60)
+    lease.release()
     lease = home.residency.acquire_now(a, 40)
     assert lease is not None
     assert home.residency.acquire_now(a, 41) is None, "There is no memory for so many tokens."

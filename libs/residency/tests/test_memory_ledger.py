@@ -105,6 +105,29 @@ def test_an_engine_draws_what_it_holds(limit: int, promised: int, moves: list[tu
     assert share.drawn == 0
 
 
+def test_memory_is_given_back_by_two_pages_or_more() -> None:
+    """So a sequence whose length goes back and forth over the border of a page does not change the memory ledger each time."""
+    account, memory = Account("a", (Budget("budget", 1000),)), MemoryLedger()
+    memory.set_weights(account, 0, 1)
+    share = memory.share(account)
+    kv = SharedKVLedger(1000, memory, share)
+    kv.open(0)
+    drawn = []
+    for length in (100, 64, 65, 60):
+        held = min(length, kv.used)
+        kv.truncate(0, held)
+        assert kv.reserve(0, length - held)
+        kv.commit(0)
+        drawn.append(share.drawn)
+    assert drawn == [128] * 4, "Pages of 64 tokens."
+    assert kv.reserve(0, 150)
+    assert share.drawn == 256
+    kv.release(0)
+    assert share.drawn == 64
+    kv.close(0)
+    assert share.drawn == 0
+
+
 def test_what_is_promised_is_had_though_others_wait() -> None:
     """While somebody waits for memory nobody draws more than was promised, and everybody gets what was."""
     budget = Budget("budget", 100)

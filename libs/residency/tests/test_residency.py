@@ -116,6 +116,22 @@ def test_a_failed_load_fails_for_all_who_waited_for_it(harness: Any) -> None:
     assert model.loaded
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError()])
+def test_a_load_that_is_interrupted_leaves_nothing_behind(harness: Any, error: BaseException) -> None:
+    home = harness(100)
+    a, b = home.add("a", 60), home.add("b", 60)
+    home.models["a"].failure = error
+    with pytest.raises(type(error)):
+        home.residency.acquire(a, 10)
+    home.check()
+    assert home.budget.used == 0
+    home.residency.acquire(b, 40).release()
+    home.models["a"].failure = None
+    with home.residency.leased(a, 40):
+        home.check()
+    home.check()
+
+
 def test_the_idle_model_that_costs_least_goes(harness: Any) -> None:
     """Reload seconds against time unused decides, not size or age alone."""
     now = [0.0]

@@ -1,0 +1,41 @@
+"""What loads took is measured, and found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from llmasos_residency.measurements import Measurements, Peak, watch_peak
+from llmasos_residency.prediction import Need
+
+NEED = Need(weights=1, peak=2, kv_bytes_per_token=3, context_length=4, load_seconds=5.0, measured=True)
+LARGE = 100_000_000
+
+
+def test_the_peak_counts_what_is_freed_again_and_nothing_from_before() -> None:
+    before = bytes(range(256)) * (LARGE // 256)
+    with watch_peak() as peak:
+        assert peak.bytes < LARGE // 2
+        held = bytes(range(256)) * (LARGE // 256)
+        peak.look()
+        del held
+    assert LARGE // 2 < peak.bytes < 2 * LARGE
+    assert Peak().bytes < LARGE // 2
+    assert len(before) <= LARGE
+
+
+def test_a_measurement_is_found_by_its_key_alone(tmp_path: Path) -> None:
+    measurements = Measurements(tmp_path / "made" / "here")
+    facts = {"digest": "a", "loader": "torch", "options": {"threads": 1}, "context_length": None}
+    key = measurements.key(**facts)
+    assert measurements.find(key) is None
+    measurements.add(key, NEED)
+    assert Measurements(tmp_path / "made" / "here").find(measurements.key(**facts)) == NEED
+    changes = [{"digest": "b"}, {"loader": "onnx"}, {"options": {"threads": 2}}, {"context_length": 9}]
+    assert len({key, *(measurements.key(**facts | change) for change in changes)}) == 5
+    (file,) = (tmp_path / "made" / "here").iterdir()
+    file.write_text("{", encoding="utf-8")
+    assert measurements.find(key) is None
+    measurements.add(key, attrs.evolve(NEED, weights=7))
+    assert measurements.find(key) == attrs.evolve(NEED, weights=7)
