@@ -76,9 +76,9 @@ class Harness:
         self.models: dict[str, FakeModel] = {}
         self.places: dict[str, Any] = {}
 
-    def add(self, name: str, weights: int, *, keep_alive: float | None = None, **how: Any) -> Any:
+    def add(self, name: str, weights: int, *, keep_alive: float | None = None, budgets: tuple[Budget, ...] = (), **how: Any) -> Any:
         model = self.models[name] = FakeModel(self.residency.memory, weights, **how)
-        place = self.places[name] = self.residency.add(name, model, (self.budget,), keep_alive=keep_alive)
+        place = self.places[name] = self.residency.add(name, model, budgets or (self.budget,), keep_alive=keep_alive)
         return place
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from llmasos_hookspecs import EngineFailed, ModelClosed, ResourceError
 from llmasos_residency.eviction import Candidate, choose_victims
+from llmasos_residency.memory import Budget
 
 
 def in_threads(*actions: Callable[[], Any]) -> list[Exception]:
@@ -130,6 +131,18 @@ def test_a_load_that_is_interrupted_leaves_nothing_behind(harness: Any, error: B
     with home.residency.leased(a, 40):
         home.check()
     home.check()
+
+
+def test_what_leaves_one_budget_counts_in_the_next(harness: Any) -> None:
+    """A model on two devices frees memory on both, and then nothing more is evicted on the second."""
+    home = harness(100)
+    both = (home.budget, Budget("the other budget", 100))
+    wide, other, needy = home.add("wide", 60, budgets=both), home.add("other", 30, budgets=both[1:]), home.add("needy", 60, budgets=both)
+    home.residency.acquire(wide).release()
+    home.residency.acquire(other).release()
+    home.residency.acquire(needy).release()
+    assert [model.state for model in (wide, other, needy)] == ["not loaded", "loaded", "loaded"]
+    assert [budget.used for budget in both] == [60, 90]
 
 
 def test_the_idle_model_that_costs_least_goes(harness: Any) -> None:
