@@ -2,14 +2,14 @@
 
     make mutants                               the engine, the residency and the accelerators: hours
     make mutants ARGS="--sample 150 --seed 1"  a random 150 of their changes
-    make mutants TARGET=engine/scheduler.py    one file, or one folder, of core
-    make mutants TARGET=accel_quant/gptq.py    one file, or all, of a plugin
+    make mutants TARGET=engine/scheduler.py    one file, or all, of a library or a plugin
+    make mutants TARGET=compose                one folder, or file, of core
 
 A change is tested by the quickest of its package's tests that run the changed function, ``--budget`` seconds of them (processor time, on
 the code as it is). What else stands in ARGS goes to pytest: ``-k 'not simulation'``. Works on a copy of the code, in .venv/mutants. Exits
 with 1 where more than a tenth survives. To run any test on a change that is printed:
 
-    MUTANT_UNDER_TEST=NAME PYTHONPATH=.venv/mutants/engine/src python -m pytest core/tests/engine/test_loop.py
+    MUTANT_UNDER_TEST=NAME PYTHONPATH=.venv/mutants/engine/src python -m pytest libs/engine/tests/test_loop.py
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Target:
 
     @classmethod
     def find(cls, name: str) -> Target:
-        """``engine/scheduler.py`` of core, or ``accel_quant/gptq.py`` of a plugin. Raises ``SystemExit`` where there is no such file."""
+        """``engine/scheduler.py`` of a library or plugin, or ``compose`` of core. Raises ``SystemExit`` where there is no such file."""
         first, *_ = Path(name).parts
         for folder in ("plugins", "libs"):
             package = ROOT / folder / first

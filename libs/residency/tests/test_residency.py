@@ -145,6 +145,24 @@ def test_what_leaves_one_budget_counts_in_the_next(harness: Any) -> None:
     assert [budget.used for budget in both] == [60, 90]
 
 
+def test_a_lowered_budget_unloads_idle_models_until_the_rest_fit(harness: Any) -> None:
+    """The cheapest to reload that are enough; where none are enough all that are idle, and never one that is in use."""
+    home = harness(100)
+    cheap, dear, used = home.add("cheap", 30, seconds=0.001), home.add("dear", 30, seconds=1000.0), home.add("used", 30)
+    for model in (cheap, dear):
+        home.residency.acquire(model).release()
+    with home.residency.leased(used):
+        home.budget.limit = 70
+        home.residency.settle(home.budget)
+        assert [model.state for model in (cheap, dear, used)] == ["not loaded", "loaded", "loaded"]
+        assert [model.evictions for model in (cheap, dear, used)] == [1, 0, 0]
+        home.budget.limit = 10
+        home.residency.settle(home.budget)
+        assert [model.state for model in (cheap, dear, used)] == ["not loaded", "not loaded", "loaded"]
+    home.residency.settle(home.budget)
+    assert used.state == "not loaded"
+
+
 def test_the_idle_model_that_costs_least_goes(harness: Any) -> None:
     """Reload seconds against time unused decides, not size or age alone."""
     now = [0.0]
