@@ -25,7 +25,7 @@ MANY = settings.default.max_examples
 CASES = {**dict.fromkeys(TARGETS, MANY), "saved_model": MANY // 3, "pt2": MANY // 3, "keras": MANY // 5}
 
 # Keras converts its tensors in a way that numpy 2 warns of, and TensorFlow warns of graphs that pass half of its checks.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 
 @pytest.fixture
