@@ -34,6 +34,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(_name, "1")
 
+# What is compiled is kept, as Python does unless it is told otherwise: the tests' modules, with their asserts rewritten, for each process
+# of this run and the next one, and LLMasOS's own for the hundreds of interpreters that tests start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A script makes what runs in its background ignore SIGINT, and programs inherit that; the tests of Ctrl-C need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -64,6 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
     runs. Not said in the process that starts the others of this run, which do need theirs."""
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without searching for garbage: nothing that modules and tests are made of becomes any, and a search walks through all of
+    it, again and again as it grows."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 #: How many plain tests a marked one takes as long as, roughly.

@@ -18,6 +18,8 @@ from llmasos.system.discovery import registry
 from llmasos_hookspecs import AccelerationError, QuantizedTensor
 from llmasos_hookspecs.testing import ReferenceDecoder, tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 TOKENS = np.random.default_rng(8).integers(0, 256, 60).tolist()
 
 #: A third-party stage between stages of this project.
@@ -208,7 +210,7 @@ def test_a_text_of_ones_own_calibrates_and_evaluates(tmp_path: Path, llmasos_cli
     assert not Path(reports[0]["path"]).exists()
 
 
-@pytest.mark.parametrize("loader", ["onnx", "torch", "tf"])
+@pytest.mark.parametrize("loader", ["onnx", "torch", pytest.param("tf", marks=pytest.mark.long)])
 def test_what_a_loader_rounds_is_measured_against_float32(tmp_path: Path, loader: str) -> None:
     """An option that rounds the model rounds neither the yardstick nor the figures of a run without it."""
     tiny_checkpoint("llama", folder=tmp_path / "model")

@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from llmasos.compose.formats import open_model
 from llmasos_hookspecs.testing import tiny_checkpoint
+
+pytestmark = pytest.mark.slow
 
 STAGES = [
     {"use": "prune", "method": "layers", "drop": 2, "windows": 4, "length": 64},

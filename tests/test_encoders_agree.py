@@ -120,7 +120,9 @@ def test_a_folder_with_dense_layers_and_prompts_gives_what_sentence_transformers
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "modernbert"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "modernbert", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("roberta", "xlm-roberta", "mpnet"))]
+)
 def test_every_family_gives_what_sentence_transformers_gives(tmp_path: Path, kind: str) -> None:
     """Alone and packed, with the mean of the tokens, which the library takes where a folder says nothing."""
     pytest.importorskip("sentence_transformers")
@@ -138,7 +140,7 @@ def test_every_family_gives_what_sentence_transformers_gives(tmp_path: Path, kin
             assert far(np.concatenate([model.embed([text], normalize=False) for text in TEXTS[:5]]), wanted) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "modernbert", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("roberta", "mpnet"))])
 def test_a_cross_encoder_ranks_as_transformers_scores(tmp_path: Path, kind: str) -> None:
     """Query and document are read together, with the segments that the tokenizer gives; scores are between 0 and 1."""
     import torch

@@ -18,6 +18,8 @@ import pytest
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = int(os.environ.get("LLMASOS_KILLS", "2"))
 COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
 

@@ -74,8 +74,14 @@ def logits(source: Path, loader: Any) -> np.ndarray:
         return model.logits(TOKENS)
 
 
-@pytest.mark.parametrize("form", ["folder", "gguf"])
-@pytest.mark.parametrize("loader", ["onnx", "torch", "openvino", "tf"])
+@pytest.mark.parametrize(
+    ("form", "loader"),
+    [
+        *(("folder", loader) for loader in ("onnx", "torch", "openvino", "tf")),
+        *(("gguf", loader) for loader in ("onnx", "torch")),
+        *(pytest.param("gguf", loader, marks=pytest.mark.long) for loader in ("openvino", "tf")),
+    ],
+)
 def test_a_sealed_model_gives_the_same_logits(models: Models, loader: str, form: str) -> None:
     """Bitwise, on every loader, from a folder and from a GGUF file."""
     plain, sealed = (getattr(models, name) for name in (form, f"sealed_{form}"))

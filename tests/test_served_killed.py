@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from llmasos_access_keys.access import KeysAccess
 from llmasos_access_keys.keys import KeyLimits
 from llmasos_access_keys.store import Store, open_store
 from llmasos_hookspecs import Credentials
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+
+pytestmark = pytest.mark.slow
 
 STREAMS = 8
 CONFIG = """

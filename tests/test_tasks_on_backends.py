@@ -48,7 +48,16 @@ INPUTS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=["onnx", "torch"])
+#: Tasks that are asked of every backend on each change: plain text, choice by score, and a grammar over its logits.
+FEW = ("generate", "classify", "extract")
+PAIRS = [
+    pytest.param(backend, name, marks=() if backend == "onnx" or name in FEW else pytest.mark.long)
+    for backend in ("onnx", "torch")
+    for name in INPUTS
+]
+
+
+@pytest.fixture(scope="module")
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     pytest.importorskip(f"llmasos_backend_{request.param}")
     folder = tmp_path_factory.mktemp("tiny") / "model"
@@ -70,7 +79,7 @@ def _validated(model: LanguageModel, name: str, inputs: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize(("model", "name"), PAIRS, indirect=["model"])
 def test_answers_have_the_promised_form(model: LanguageModel, name: str) -> None:
     """Two draws of 12 inputs (`make test-long`: 20 draws), each served together, as many requests at once are."""
 

@@ -11,6 +11,8 @@ import attrs
 import pytest
 
 _NUMBER = itertools.count()
+#: Plugins of pytest's own that these runs do without.
+_WITHOUT = [f"-pno:{name}" for name in ("cacheprovider", "terminal", "doctest", "junitxml", "pastebin", "legacypath", "faulthandler")]
 
 
 @attrs.define
@@ -22,6 +24,10 @@ class Outcomes:
     skipped: set[str] = attrs.field(factory=set)
     collection_errors: list[str] = attrs.field(factory=list)
     messages: dict[str, str] = attrs.field(factory=dict)
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Python's own traceback of a failure: a third of a run went into the source lines that pytest shows around it."""
+        config.option.tbstyle = "native"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.rpartition("::")[2].partition("[")[0]
@@ -64,7 +70,7 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         config = tmp_path / "pytest.ini"
         config.write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
         arguments = ["-c", str(config), f"--rootdir={tmp_path}", "--import-mode=importlib", "--strict-markers"]
-        arguments += ["-p", "no:cacheprovider", "-p", "no:terminal", f"--basetemp={tmp_path / module}"]
+        arguments += [*_WITHOUT, f"--basetemp={tmp_path / module}"]
         if leaks:
             arguments += ["-p", "no:unraisableexception"]
         if only:

@@ -25,7 +25,7 @@ MANY = settings.default.max_examples
 CASES = {**dict.fromkeys(TARGETS, MANY), "saved_model": MANY // 3, "pt2": MANY // 3, "keras": MANY // 5}
 
 # Keras converts its tensors in a way that numpy 2 warns of, and TensorFlow warns of graphs that pass half of its checks.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_a_target_reads_its_seeds_and_refuses_damage_in_one_sentence(name: str, 
 PLANTED = """
     from benchmarks.fuzz.target import Target
 
-    def target(room, read):
+    def target(room, read, seconds=0.3):
         path = room.folder / "x"
         path.write_bytes(b"seed")
-        return Target(name="planted", seeds=[b"seed"], prepare=path.write_bytes, read=lambda: read(path), room=room, seconds=0.3)
+        return Target(name="planted", seeds=[b"seed"], prepare=path.write_bytes, read=lambda: read(path), room=room, seconds=seconds)
 
     def on_damage(act):
         return lambda path: None if path.read_bytes() == b"seed" else act()
@@ -76,7 +76,8 @@ PLANTED = """
         return target(room, on_damage(spin))
 
     def allocates(room):
-        return target(room, on_damage(lambda: bytearray(b"x") * (300 << 20)))
+        # Time enough on a busy machine: what it takes is told, and not how long.
+        return target(room, on_damage(lambda: bytearray(b"x") * (300 << 20)), seconds=10)
 
     def writes(room):
         return target(room, on_damage(lambda: (room.folder / "written").write_text("x")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import tomllib
 import venv
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from llmasos_hookspecs import GROUPS
@@ -147,27 +150,46 @@ def wheels(build_wheels: Callable[[Iterable[Path]], dict[str, Path]]) -> dict[st
     return {name.replace("_", "-"): path for name, path in build_wheels(sources).items()}
 
 
+def required(*names: str) -> list[Distribution]:
+    """Other projects' distributions among these and all that they require."""
+    left, found = list(names), dict[str, Distribution]()
+    while left:
+        if (name := left.pop()) not in found:
+            found[name] = distribution(name)
+            needs = map(Requirement, found[name].requires or ())
+            left += [each.name for each in needs if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [each for name, each in found.items() if not name.startswith("llmasos")]
+
+
 @pytest.fixture(scope="session")
 def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """What core requires of others, and pip, are copied out of the tests' own environment; pip would fetch what core does not say here."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv", with_pip=False)
     home = folder / "home"
     home.mkdir()
     made = Environment(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python", home)
+    site = Path(made.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+    for one in required("pip", "llmasos"):
+        for file in one.files or ():
+            if ".." not in file.parts and (source := Path(str(one.locate_file(file)))).is_file():
+                target = site / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
     libs = [str(wheels[f"llmasos-{name.replace('_', '-')}"]) for name in LIBS]
     made.pip("install", str(wheels["llmasos-hookspecs"]), *libs, str(wheels["llmasos"]))
     return made
 
 
-@pytest.fixture
-def make_wheel(tmp_path: Path):
-    """Builds the wheel of a plugin with one module."""
+@pytest.fixture(scope="session")
+def make_wheel(tmp_path_factory: pytest.TempPathFactory):
+    """Builds the wheel of a plugin with one module, in a folder of its own."""
 
     def make(
         distribution: str, kind: str, name: str, code: str, *, version: str = "1.0", requires: tuple[str, ...] = ("llmasos-hookspecs",)
     ) -> Path:
         module = distribution.replace("-", "_")
-        path = tmp_path / f"{module}-{version}-py3-none-any.whl"
+        path = tmp_path_factory.mktemp("made") / f"{module}-{version}-py3-none-any.whl"
         info = f"{module}-{version}.dist-info"
         needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
         with zipfile.ZipFile(path, "w") as bundle:
@@ -181,12 +203,21 @@ def make_wheel(tmp_path: Path):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def counting(environment: Environment, make_wheel) -> Iterator[None]:
     """That loader, installed."""
     environment.pip("install", "--no-deps", str(make_wheel("counting", "loader", "counting", COUNTING_LOADER)))
     yield
     environment.pip("uninstall", "--yes", "counting")
+
+
+@pytest.fixture(scope="module")
+def counting_lifo(environment: Environment, make_wheel, wheels: dict[str, Path]) -> Iterator[None]:
+    """That loader and the scheduler ``lifo``, installed: what it takes to run a model."""
+    loader = make_wheel("counting", "loader", "counting", COUNTING_LOADER)
+    environment.pip("install", "--no-deps", str(loader), str(wheels["sched-lifo"]))
+    yield
+    environment.pip("uninstall", "--yes", "counting", "sched-lifo")
 
 
 @pytest.fixture(scope="session")

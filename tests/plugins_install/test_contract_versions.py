@@ -68,14 +68,14 @@ def test_the_user_of_a_plugin_for_an_older_contract_reads_what_to_do(environment
 
 @pytest.mark.wheels
 def test_installing_a_plugin_never_replaces_the_contract_by_one_that_core_cannot_run_with(
-    environment, wheels, make_wheel, tmp_path, monkeypatch
+    environment, wheels, make_wheel, monkeypatch
 ) -> None:
     """pip alone would take the older contract for the plugin's sake, and break every other plugin."""
     environment.pip("install", "--no-deps", str(wheels["llmasos-command-plugins"]))
-    make_wheel("llmasos-hookspecs", "scheduler", "older", IMPORTED, version="0.1.0", requires=())
+    older = make_wheel("llmasos-hookspecs", "scheduler", "older", IMPORTED, version="0.1.0", requires=())
     wheel = make_wheel("made-up", "scheduler", "made", IMPORTED, version="4.2", requires=("llmasos-hookspecs>=0.1,<0.2",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(older.parent))
     try:
         done = environment.llmasos("plugins", "install", str(wheel), "--yes")
         assert done.returncode == 1

@@ -61,30 +61,41 @@ SCHEDULER = """
 """
 
 
-@pytest.mark.parametrize(
-    ("code", "requires", "said"),
-    [
-        ("raise RuntimeError('half finished')", (), "cannot be imported, because it raises RuntimeError: half finished"),
-        (SCHEDULER + "\n    import no_such_module", (), "the module no_such_module is missing"),
-        (SCHEDULER.replace("create_scheduler", "create_schedular"), (), 'did you mean "llmasos_create_scheduler"?'),
-        (SCHEDULER.replace("options, context", "options, context=None"), (), 'the parameter "context" of llmasos_create_scheduler'),
-        (SCHEDULER, ("llmasos-hookspecs==7.0",), "is built for a newer LLMasOS (it requires llmasos-hookspecs==7.0)"),
-        (SCHEDULER.replace('"Made up."', '"Made up.", api=9'), (), "is built for a newer LLMasOS (version 9 of the plugin contract)"),
-    ],
-)
-def test_a_faulty_plugin_has_no_effect_until_config_names_it(environment, make_wheel, checkpoint, code, requires, said):
-    environment.pip("install", "--no-deps", str(make_wheel("made-up", "scheduler", "made", code, version="4.2", requires=requires)))
-    try:
-        assert "made" in names(environment, "scheduler")
-        fine = environment.llmasos("models", "list")
-        assert fine.returncode == 0, fine.stderr
-        checked = environment.llmasos("config", "check", "--set", "scheduler.use=made", "--set", f"model.source={checkpoint}")
-        assert checked.returncode != 0
-        assert said in " ".join((checked.stdout + checked.stderr).split())
-        assert "made-up 4.2" in " ".join((checked.stdout + checked.stderr).split())
-        assert "Traceback" not in checked.stderr
-    finally:
-        environment.pip("uninstall", "--yes", "made-up")
+FAULTY = [
+    ("raise RuntimeError('half finished')", (), "cannot be imported, because it raises RuntimeError: half finished"),
+    (SCHEDULER + "\n    import no_such_module", (), "the module no_such_module is missing"),
+    (SCHEDULER.replace("create_scheduler", "create_schedular"), (), 'did you mean "llmasos_create_scheduler"?'),
+    (SCHEDULER.replace("options, context", "options, context=None"), (), 'the parameter "context" of llmasos_create_scheduler'),
+    (SCHEDULER, ("llmasos-hookspecs==7.0",), "is built for a newer LLMasOS (it requires llmasos-hookspecs==7.0)"),
+    (SCHEDULER.replace('"Made up."', '"Made up.", api=9'), (), "is built for a newer LLMasOS (version 9 of the plugin contract)"),
+]
+
+
+@pytest.fixture(scope="module")
+def faulty(environment, make_wheel):
+    """All of them at once: a process each for pip to come and go would take most of the time."""
+    made = [
+        make_wheel(f"made-up-{number}", "scheduler", f"made-{number}", code, version="4.2", requires=requires)
+        for number, (code, requires, _) in enumerate(FAULTY)
+    ]
+    environment.pip("install", "--no-deps", *map(str, made))
+    yield
+    environment.pip("uninstall", "--yes", *(f"made-up-{number}" for number in range(len(FAULTY))))
+
+
+def test_faulty_plugins_are_listed_and_have_no_effect(environment, faulty):
+    assert {f"made-{number}" for number in range(len(FAULTY))} <= names(environment, "scheduler")
+    fine = environment.llmasos("models", "list")
+    assert fine.returncode == 0, fine.stderr
+
+
+@pytest.mark.parametrize(("number", "said"), [(number, said) for number, (_, _, said) in enumerate(FAULTY)])
+def test_a_faulty_plugin_that_config_names_is_told(environment, checkpoint, faulty, number, said):
+    checked = environment.llmasos("config", "check", "--set", f"scheduler.use=made-{number}", "--set", f"model.source={checkpoint}")
+    assert checked.returncode != 0
+    assert said in " ".join((checked.stdout + checked.stderr).split())
+    assert f"made-up-{number} 4.2" in " ".join((checked.stdout + checked.stderr).split())
+    assert "Traceback" not in checked.stderr
 
 
 def test_two_distributions_of_one_name_are_listed_as_a_problem_and_told_apart_by_use(environment, make_wheel, checkpoint):

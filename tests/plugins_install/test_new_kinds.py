@@ -13,14 +13,14 @@ def names(environment, kind):
     return {component["name"] for component in environment.listed()["components"] if component["kind"] == kind}
 
 
-def test_an_external_format_comes_writes_reads_and_goes(environment, wheels, checkpoint, counting):
+def test_an_external_format_comes_writes_reads_and_goes(environment, wheels, checkpoint, counting_lifo):
     """A model is written in it and run from it; without it both are refused in one sentence."""
     folder = environment.home / "model-npz"
     export = ("models", "export", str(checkpoint), "--npz", "float16", "--output", str(folder), "--json")
     run = ("run", "abc", "--model", str(folder), "--loader", "counting", "--scheduler", "lifo", "--max-new-tokens", "4")
     refused = environment.llmasos(*export)
     assert (refused.returncode, "No such option: --npz" in refused.stderr) == (2, True), refused.stderr
-    environment.pip("install", "--no-deps", str(wheels["format-npz"]), str(wheels["sched-lifo"]))
+    environment.pip("install", "--no-deps", str(wheels["format-npz"]))
     assert names(environment, "format") == {"npz"}
     written = environment.llmasos(*export)
     assert written.returncode == 0, written.stderr
@@ -40,14 +40,13 @@ def test_an_external_format_comes_writes_reads_and_goes(environment, wheels, che
     environment.pip("uninstall", "--yes", "format-npz")
     assert names(environment, "format") == set()
     gone = environment.llmasos(*run)
-    environment.pip("uninstall", "--yes", "sched-lifo")
     assert (gone.returncode, "is no model folder" in gone.stderr) == (1, True), gone.stderr
 
 
-def test_an_external_command_comes_runs_and_goes(environment, wheels, checkpoint, counting):
+def test_an_external_command_comes_runs_and_goes(environment, wheels, checkpoint, counting_lifo):
     """It is in the help with its distribution, has its own help and options, and opens models by its context."""
     assert "how sure" not in environment.llmasos("--help").stdout
-    environment.pip("install", "--no-deps", str(wheels["command-sure"]), str(wheels["sched-lifo"]))
+    environment.pip("install", "--no-deps", str(wheels["command-sure"]))
     assert names(environment, "command") == {"sure"}
     assert "how sure" in environment.llmasos("--help").stdout
     assert "Usage: llmasos sure" in environment.llmasos("sure", "--help").stdout
@@ -59,12 +58,12 @@ def test_an_external_command_comes_runs_and_goes(environment, wheels, checkpoint
     wrong = environment.llmasos("sure", "alone")
     assert (wrong.returncode, wrong.stderr) == (2, "Error: 'alone' has one word; give two words at least.\n")
     assert environment.llmasos("sure", "a b", "--nonsense").returncode == 2
-    environment.pip("uninstall", "--yes", "command-sure", "sched-lifo")
+    environment.pip("uninstall", "--yes", "command-sure")
     assert "how sure" not in environment.llmasos("--help").stdout
     assert environment.llmasos("sure", "a b").returncode == 2
 
 
-def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoint, counting):
+def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoint, counting_lifo):
     """From ``evaluate``, and by config for the stages of an acceleration."""
     evaluate = (
         "evaluate",
@@ -76,7 +75,6 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
         "--set",
         "scheduler.use=lifo",
     )
-    environment.pip("install", "--no-deps", str(wheels["sched-lifo"]))
     verbless = environment.llmasos(*evaluate)
     assert verbless.stderr == "Error: llmasos evaluate is not installed; pip install llmasos-suite-quality.\n"
     environment.pip("install", "--no-deps", str(wheels["llmasos-suite-quality"]), str(wheels["llmasos-task-kit"]))
@@ -105,4 +103,4 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
     assert found["stages"][0]["measurement"]["quality"]["window"] == found["length"] == 32
     environment.pip("uninstall", "--yes", "suite-surprise", "accel-round")
     assert environment.llmasos(*evaluate).stderr == missing.stderr
-    environment.pip("uninstall", "--yes", "sched-lifo", "llmasos-suite-quality", "llmasos-task-kit")
+    environment.pip("uninstall", "--yes", "llmasos-suite-quality", "llmasos-task-kit")

@@ -41,10 +41,8 @@ def named(environment, kind):
 
 
 @pytest.fixture
-def run(environment, wheels, checkpoint, counting):
-    environment.pip("install", "--no-deps", str(wheels["sched-lifo"]))
-    yield ("run", "abc", "--model", str(checkpoint), "--loader", "counting", "--scheduler", "lifo", "--max-new-tokens", "4")
-    environment.pip("uninstall", "--yes", "sched-lifo")
+def run(checkpoint, counting_lifo):
+    return ("run", "abc", "--model", str(checkpoint), "--loader", "counting", "--scheduler", "lifo", "--max-new-tokens", "4")
 
 
 def test_an_external_guard_comes_works_by_name_and_goes(environment, wheels, run):

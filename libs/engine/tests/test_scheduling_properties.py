@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmasos_engine.generation import GenerationWork
 from llmasos_engine.kv_slots import KVSlots
@@ -187,6 +187,7 @@ class Faults:
 
 
 @pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=min(500, 2 * settings.default.max_examples))  # 100 for each policy, with `make test-long` 500
 @given(arrivals=ARRIVALS, setup=SETUPS)
 def test_whatever_happens(name: str, arrivals: list[Arrival], setup: Setup, hash_engine: Any, tokenizer: Any) -> None:
     """KV is never over budget, no request is lost or answered twice, none waits for ever, every answer is what the request gets when it

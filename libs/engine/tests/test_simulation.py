@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 POLICIES = sorted(entry.name for entry in entry_points(group="llmasos.schedulers"))
 

@@ -17,6 +17,8 @@ from llmasos_hookspecs import DECODER_FAMILIES, CheckpointError, EngineLimits, T
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.families import FAMILY_CASES, FAMILY_SIZES, ROPE_CASES
 
+pytestmark = pytest.mark.slow
+
 COMPONENT = llmasos_component()
 
 

@@ -24,6 +24,8 @@ from llmasos_serve_http.options import Options
 
 from .http_clients import chat_body, events, whole
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 
 

@@ -18,6 +18,8 @@ from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 from .http_clients import chat_body, events
 
+pytestmark = pytest.mark.slow
+
 STREAMS = 32
 #: ``python -m llmasos``, which says at its end how many objects its garbage collector leaves alone.
 SERVE = """

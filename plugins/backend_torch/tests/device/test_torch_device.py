@@ -22,6 +22,8 @@ from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.drawing import acceptable_tokens, example_draws
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
+pytestmark = pytest.mark.slow
+
 Saved = Callable[[str], tuple[PreTrainedModel, Path]]
 
 
@@ -79,7 +81,7 @@ def play(made: Engine) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["any shape", "recorded shapes"])
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", *(pytest.param(name, marks=pytest.mark.long) for name in ("mistral", "qwen2"))])
 def test_the_fused_forward(name: str, recorded: bool, saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """On a device of its own every model of the family gives the CPU's logits, recorded steps too."""
     folder = saved(name)[1]
@@ -145,7 +147,9 @@ def test_drawing(saved: Saved, fused_engine: Callable[..., Engine], traffic: Any
             made.truncate(row.slot, 0)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "phi3", "gpt2", "qwen2-mixed-windows"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "qwen2-mixed-windows", *(pytest.param(name, marks=pytest.mark.long) for name in ("gemma2", "phi3"))]
+)
 def test_transformers_layers(name: str, saved: Saved, traffic: Any, tmp_path: Path) -> None:
     """transformers' layers over our slots give the CPU's logits on a device of their own, and need no copy from it."""
     checkpoint = open_model(saved(name)[1])

@@ -11,6 +11,8 @@ from llmasos_hookspecs.testing import ScriptedRuntime
 
 from .page import Page
 
+pytestmark = pytest.mark.slow
+
 AXE = Path(__file__).parents[4] / ".venv" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 
 

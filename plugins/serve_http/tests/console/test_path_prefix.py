@@ -16,6 +16,8 @@ from llmasos_serve_http.options import Options
 
 from .page import Page
 
+pytestmark = pytest.mark.slow
+
 
 class Proxy(BaseHTTPRequestHandler):
     """Passes on what is asked below ``/base``, and nothing else."""
