@@ -66,6 +66,10 @@ struct Avx2 {
     static __m256 power_of_two(__m256i ints) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(ints, _mm256_set1_epi32(127)), 23)); }
     static Floats power_of_two(Ints ints) { return {power_of_two(ints.low), power_of_two(ints.high)}; }
     static Floats to_float(Ints ints) { return {_mm256_cvtepi32_ps(ints.low), _mm256_cvtepi32_ps(ints.high)}; }
+    static __m256 as_exponent(__m256 from) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(from), 23)); }
+    static Floats as_exponent(Floats from) { return {as_exponent(from.low), as_exponent(from.high)}; }  // the lowest bits become the exponent
+    static uint32_t at_least(__m256 a, __m256 b) { return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))); }
+    static uint32_t at_least(Floats a, Floats b) { return at_least(a.low, b.low) | at_least(a.high, b.high) << 8; }  // a bit for each lane, a >= b
     static void store(float* to, Floats from, size_t lanes) {
         if (lanes == kRows) {
             _mm256_storeu_ps(to, from.low);

@@ -49,6 +49,8 @@ struct Avx512 {
     static Ints to_ints(Floats floats) { return _mm512_cvtps_epi32(floats); }
     static Floats power_of_two(Ints ints) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(ints, _mm512_set1_epi32(127)), 23)); }
     static Floats to_float(Ints ints) { return _mm512_cvtepi32_ps(ints); }
+    static Floats as_exponent(Floats from) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(from), 23)); }  // the lowest bits
+    static uint32_t at_least(Floats a, Floats b) { return _cvtmask16_u32(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)); }  // a bit for each lane, a >= b
     static void store(float* to, Floats from, size_t lanes) {
         if (lanes == kRows) return _mm512_storeu_ps(to, from);
         _mm512_mask_storeu_ps(to, mask(lanes), from);

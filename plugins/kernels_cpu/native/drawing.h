@@ -5,70 +5,122 @@
 
 namespace llmasos {
 
-constexpr size_t kBlock = 256;  // logits whose sixteen maxima, of every sixteenth of them, are kept, and whose weights are summed at once
+constexpr size_t kBlock = 256;                   // logits whose weights are summed at once, and of every eight of which the maximum is kept
+constexpr size_t kMaxima = kBlock / 8;           // of a block
+constexpr float kLeastWeight = 0x1p-126F;        // what weighs less, also nothing at all, is given this weight
+constexpr float kLeastLogit = -0x1.fffffep127F;  // of those that are not minus infinity
 
-// Logits are padded with minus infinity to whole blocks, and weights with 0.
+// Rows are blocks of 256 logits each, the last one padded with minus infinity.
 LLMASOS_INLINE size_t blocks_of(size_t vocab) { return (vocab + kBlock - 1) / kBlock; }
 
 template <class Isa>
 struct Weigh {
     using Floats = typename Isa::Floats;
 
-    // The largest logit; NaN where one is NaN or infinity. `maxima` [blocks, 16], `most` [blocks].
-    static float maxima(const float* logits, size_t vocab, float* maxima, float* most) {
-        const float infinity = __builtin_inff();
+    // The largest logit; NaN where one is NaN or infinity. `maxima` [count, 32], `most` [count].
+    static float maxima(const float* const* blocks, size_t count, float* maxima, float* most) {
+        const Floats infinity = Isa::all(__builtin_inff());
         Floats wrong = Isa::zero();
-        float top = -infinity;
-        for (size_t block = 0; block < blocks_of(vocab); ++block) {
-            Floats found = Isa::all(-infinity);
-            each(logits, vocab, block, -infinity, [&](size_t, Floats values) __attribute__((always_inline)) {
-                found = Isa::greater(values, found);
-                wrong = Isa::where_below(values, Isa::all(infinity), wrong, Isa::all(1.0F));
+        float top = -__builtin_inff();
+        for (size_t block = 0; block < count; ++block) {
+            most[block] = most_of(blocks[block], maxima + block * kMaxima, [&](Floats values) __attribute__((always_inline)) {
+                wrong = Isa::where_below(values, infinity, wrong, Isa::all(1.0F));
             });
-            Isa::store(maxima + block * kRows, found, kRows);
-            most[block] = Lanes<Isa>::most(found);
             top = most[block] > top ? most[block] : top;
         }
         return Lanes<Isa>::most(wrong) > 0 ? __builtin_nanf("") : top;
     }
 
-    // weights [blocks, 256] = 2 to the power of (logits - top) * factor, and the `sums` [blocks] of each block.
-    static void weights(const float* logits, size_t vocab, float top, float factor, float* weights, float* sums) {
-        for (size_t block = 0; block < blocks_of(vocab); ++block) {
+    // As `maxima`, but NaN in a row is NaN in `sums` [count]: of each block the weights, 2 to the power of (logit - base) * factor, where its base
+    // is the largest logit up to its end: `bases` [count]. So one pass over the memory does for both.
+    static float weigh(const float* const* blocks, size_t count, float factor, float* maxima, float* most, float* bases, float* sums) {
+        float base = kLeastLogit, top = -__builtin_inff();
+        for (size_t block = 0; block < count; ++block) {
+            const float* const logits = blocks[block];
+            most[block] = most_of(logits, maxima + block * kMaxima, [](Floats) {});
+            if (__builtin_expect(most[block] >= base, 0)) top = base = most[block];
+            bases[block] = base;
+            const Floats all_base = Isa::all(base), all_factor = Isa::all(factor);
             Floats sum = Isa::zero();
-            each(logits, vocab, block, -__builtin_inff(), [&](size_t at, Floats values) __attribute__((always_inline)) {
-                const Floats found = power(Isa::multiply(Isa::subtract(values, Isa::all(top)), Isa::all(factor)));
-                Isa::store(weights + at, found, kRows);
-                sum = Isa::add(sum, found);
-            });
+            for (size_t at = 0; at < kBlock; at += kRows) sum = Isa::add(sum, weight(Isa::some(logits + at, kRows), all_base, all_factor));
             sums[block] = Lanes<Isa>::total(sum);
         }
+        return top;
+    }
+
+    // The weights of `count` logits, a multiple of sixteen.
+    static void weights(const float* logits, size_t count, float base, float factor, float* weights) {
+        const Floats all_base = Isa::all(base), all_factor = Isa::all(factor);
+        for (size_t at = 0; at < count; at += kRows) Isa::store(weights + at, weight(Isa::some(logits + at, kRows), all_base, all_factor), kRows);
+    }
+
+    // The sum of those of `count` weights, a multiple of sixteen, whose `values` are at least `least`.
+    static float mass(const float* values, const float* weights, size_t count, float least) {
+        const Floats all_least = Isa::all(least);
+        Floats sum = Isa::zero();
+        for (size_t at = 0; at < count; at += kRows)
+            sum = Isa::add(sum, Isa::where_below(Isa::some(values + at, kRows), all_least, Isa::zero(), Isa::some(weights + at, kRows)));
+        return Lanes<Isa>::total(sum);
+    }
+
+    // How many of `count` values, a multiple of sixteen, are at least `least`; exact up to 16 million.
+    static float number(const float* values, size_t count, float least) {
+        const Floats all_least = Isa::all(least), one = Isa::all(1.0F);
+        Floats sum = Isa::zero();
+        for (size_t at = 0; at < count; at += kRows) sum = Isa::add(sum, Isa::where_below(Isa::some(values + at, kRows), all_least, Isa::zero(), one));
+        return Lanes<Isa>::total(sum);
+    }
+
+    // The ids of all logits of at least `least`, in order, with their logits; returns how many they are.
+    static size_t find(const float* const* blocks, size_t count, const float* most, float least, uint32_t* ids, float* logits) {
+        const Floats all_least = Isa::all(least);
+        size_t found = 0;
+        for (size_t block = 0; block < count; ++block) {
+            if (!(most[block] >= least)) continue;
+            const float* const of_block = blocks[block];
+            for (size_t first = 0; first < kBlock; first += 4 * kRows) {
+                uint64_t bits = 0;
+                for (size_t part = 0; part < 4; ++part)
+                    bits |= static_cast<uint64_t>(Isa::at_least(Isa::some(of_block + first + part * kRows, kRows), all_least)) << part * kRows;
+                for (; bits; bits &= bits - 1) {
+                    const size_t at = first + static_cast<size_t>(__builtin_ctzll(bits));
+                    ids[found] = static_cast<uint32_t>(block * kBlock + at);
+                    logits[found++] = of_block[at];
+                }
+            }
+        }
+        return found;
     }
 
 private:
-    // 2 to the power of x, for x <= 0, within 2 units of the last place; 0 below -126. Quicker than `Lanes::exp`: what is left of x is exact.
-    static Floats power(Floats x) {
-        const Floats least = Isa::all(-126.0F);
-        const Floats bounded = Isa::greater(x, least);
-        const auto whole = Isa::to_ints(bounded);
-        const Floats rest = Isa::subtract(bounded, Isa::to_float(whole));
-        Floats series = Isa::all(1.535336188e-4F);
-        constexpr float terms[] = {1.339887440e-3F, 9.618437358e-3F, 5.550332471e-2F, 2.402264791e-1F, 6.931472029e-1F, 1.0F};
-        for (const float term : terms) series = Isa::fma(series, rest, Isa::all(term));
-        return Isa::where_below(x, least, Isa::zero(), Isa::multiply(series, Isa::power_of_two(whole)));
+    // The largest of a block. `maxima` [32]: of every sixteenth logit of each half, so of eight.
+    template <class Use>
+    static float most_of(const float* logits, float* maxima, Use use) {
+        Floats most = Isa::all(-__builtin_inff());
+        for (size_t half = 0; half < 2; ++half) {
+            Floats found = Isa::all(-__builtin_inff());
+            for (size_t at = half * kBlock / 2; at < (half + 1) * kBlock / 2; at += kRows) {
+                Isa::template prefetch<kRows * sizeof(float)>(reinterpret_cast<const uint8_t*>(logits + at));
+                const Floats values = Isa::some(logits + at, kRows);
+                found = Isa::greater(values, found);
+                use(values);
+            }
+            Isa::store(maxima + half * kRows, found, kRows);
+            most = Isa::greater(found, most);
+        }
+        return Lanes<Isa>::most(most);
     }
 
-    // Calls use(index, sixteen logits) for all of a block.
-    template <class Use>
-    static void each(const float* logits, size_t vocab, size_t block, float padding, Use use) {
-        const size_t first = block * kBlock;
-        if (first + kBlock <= vocab) {
-            for (size_t at = first; at < first + kBlock; at += kRows) use(at, Isa::some(logits + at, kRows));
-            return;
-        }
-        alignas(64) float rest[kBlock];
-        for (size_t at = 0; at < kBlock; ++at) rest[at] = first + at < vocab ? logits[first + at] : padding;
-        for (size_t at = 0; at < kBlock; at += kRows) use(first + at, Isa::some(rest + at, kRows));
+    // 2 to the power of (logit - base) * factor, for logits up to the base, within 3 units of the last place; NaN stays NaN. Quicker than
+    // `Lanes::exp`: what is left of x is exact, and the number that rounds x leaves its exponent in the lowest bits.
+    static Floats weight(Floats logits, Floats base, Floats factor) {
+        const Floats rounds = Isa::all(0x1.8p23F + 127.0F);
+        const Floats x = Isa::greater(Isa::all(-126.0F), Isa::multiply(Isa::subtract(logits, base), factor));
+        const Floats whole = Isa::add(x, rounds), rest = Isa::subtract(x, Isa::subtract(whole, rounds));
+        Floats series = Isa::all(1.326472731e-3F);
+        constexpr float terms[] = {9.671512991e-3F, 5.550733581e-2F, 2.402224243e-1F, 6.931470037e-1F, 1.0F};
+        for (const float term : terms) series = Isa::fma(series, rest, Isa::all(term));
+        return Isa::multiply(series, Isa::as_exponent(whole));
     }
 };
 

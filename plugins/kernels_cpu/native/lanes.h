@@ -47,19 +47,25 @@ struct Lanes {
 
     // The sum of all lanes: of each and the one eight further, of each of those eight and the one four further, and so on.
     static float total(Floats x) {
-        alignas(64) float lanes[kRows];
-        Isa::store(lanes, x, kRows);
-        for (size_t half = kRows / 2; half; half /= 2)
-            for (size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-        return lanes[0];
+        return folded(x, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
     }
 
     static float most(Floats x) {
+        return folded(x, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
+    }
+
+private:
+    using Four = float __attribute__((vector_size(16)));
+
+    // The lanes halved until one is left.
+    template <class Fold>
+    static float folded(Floats x, Fold fold) {
         alignas(64) float lanes[kRows];
         Isa::store(lanes, x, kRows);
-        for (size_t half = kRows / 2; half; half /= 2)
-            for (size_t lane = 0; lane < half; ++lane) lanes[lane] = lanes[lane] > lanes[lane + half] ? lanes[lane] : lanes[lane + half];
-        return lanes[0];
+        Four quarters[4];
+        __builtin_memcpy(quarters, lanes, sizeof lanes);
+        const Four four = fold(fold(quarters[0], quarters[2]), fold(quarters[1], quarters[3]));
+        return fold(fold(four[0], four[2]), fold(four[1], four[3]));
     }
 };
 

@@ -107,6 +107,17 @@ struct Neon {
     static Floats to_float(const Ints& ints) {
         return each([&](int part) { return vcvtq_f32_s32(ints.part[part]); });
     }
+    // The lowest bits become the exponent.
+    static Floats as_exponent(const Floats& from) {
+        return each([&](int part) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(from.part[part]), 23)); });
+    }
+    // A bit for each lane, a >= b.
+    static uint32_t at_least(const Floats& a, const Floats& b) {
+        const uint32_t places[4] = {1, 2, 4, 8};
+        uint32_t found = 0;
+        for (int part = 0; part < 4; ++part) found |= vaddvq_u32(vandq_u32(vcgeq_f32(a.part[part], b.part[part]), vld1q_u32(places))) << 4 * part;
+        return found;
+    }
     static void store(float* to, const Floats& from, size_t lanes) {
         float padded[kRows];
         float* const whole = lanes < kRows ? padded : to;

@@ -206,13 +206,19 @@ struct Kernel {
     void (*gate)(const float*, const float*, float*);
     void (*prepare)(const Attention&, size_t token, bool keeps);
     void (*attend)(const Attention&, size_t first, size_t count, size_t kv_head, float* memory);
-    float (*maxima)(const float* logits, size_t vocab, float* maxima, float* most);
-    void (*weights)(const float* logits, size_t vocab, float top, float factor, float* weights, float* sums);
+    float (*maxima)(const float* const* blocks, size_t count, float* maxima, float* most);
+    float (*weigh)(const float* const* blocks, size_t count, float factor, float* maxima, float* most, float* bases, float* sums);
+    void (*weights)(const float* logits, size_t count, float base, float factor, float* weights);
+    float (*mass)(const float* values, const float* weights, size_t count, float least);
+    float (*number)(const float* values, size_t count, float least);
+    size_t (*find)(const float* const* blocks, size_t count, const float* most, float least, uint32_t* ids, float* logits);
 };
 
 template <class Isa>
 constexpr Kernel kernel_of(const char* name, const Products* int8 = &products_of<Int8<Isa>>, const Products* bf16 = &products_of<Bf16<Isa>>) {
-    return Kernel{name, {int8, bf16}, Lanes<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run, Weigh<Isa>::maxima, Weigh<Isa>::weights};
+    using Draws = Weigh<Isa>;
+    return Kernel{name,           {int8, bf16},  Lanes<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run, Draws::maxima,
+                  Draws::weigh,   Draws::weights, Draws::mass,      Draws::number,        Draws::find};
 }
 
 }  // namespace llmasos

@@ -70,6 +70,16 @@ struct Scalar {
             for (size_t column = 0; column < kRows; ++column) to[column * kRows + row] = from[row * stride + column];
     }
     static Floats to_float(const Ints& ints) { return each([&](size_t lane) { return static_cast<float>(ints.lane[lane]); }); }
+    // The lowest bits become the exponent.
+    static Floats as_exponent(const Floats& from) {
+        return each([&](size_t lane) { return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, from.lane[lane]) << 23); });
+    }
+    // A bit for each lane, a >= b.
+    static uint32_t at_least(const Floats& a, const Floats& b) {
+        uint32_t found = 0;
+        for (size_t lane = 0; lane < kRows; ++lane) found |= static_cast<uint32_t>(a.lane[lane] >= b.lane[lane]) << lane;
+        return found;
+    }
     static Ints all(int32_t value) {
         Ints found;
         for (int32_t& lane : found.lane) lane = value;

@@ -1,4 +1,4 @@
-// Random matrices, activations and indices of random shapes, and in every fourth case attention, in memory of exactly their size: every
+// Random matrices, activations and indices of random shapes, in every fourth case attention, and in every fourth draws, in memory of exactly their size: every
 // instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding. A third of the
 // products have activations in bfloat16, which AMX adds in an order of its own: there its own product is that of the weights, and that of the last
 // row alone has the same bits.
@@ -280,13 +280,66 @@ int attend_randomly(uint64_t number, uint64_t seed) {
     return differs(outputs - own_outputs, own_outputs) ? report("the last token alone") : 0;
 }
 
+// Tokens from rows of random logits, some of them equal, forbidden or no numbers.
+int draw_randomly(uint64_t number, uint64_t seed) {
+    Random random{std::mt19937_64(seed * 1000037 + number)};
+    const auto vocab = static_cast<size_t>(1 + random.below(random.one_of({3, 300, 3000}))), count = static_cast<size_t>(1 + random.below(3));
+    std::vector<std::unique_ptr<float[]>> kept;
+    std::vector<std::unique_ptr<int64_t[]>> kept_ids;
+    std::vector<const float*> rows;
+    std::vector<Choice> choices;
+    const auto floats = [&](size_t size, float scale) {
+        kept.push_back(exactly<float>(size));
+        for (size_t at = 0; at < size; ++at) kept.back()[at] = scale * random.normal();
+        return kept.back().get();
+    };
+    const auto ids = [&](size_t size) {
+        kept_ids.push_back(exactly<int64_t>(size));
+        for (size_t at = 0; at < size; ++at) kept_ids.back()[at] = random.below(static_cast<int64_t>(vocab));
+        return kept_ids.back().get();
+    };
+    for (size_t row = 0; row < count; ++row) {
+        float* const logits = floats(vocab, random.one_of({0.1F, 1.0F, 3.0F, 30.0F}));
+        if (random.below(4) == 0)
+            for (size_t at = 0; at < vocab; ++at) logits[at] = std::round(logits[at]);
+        if (const int64_t odd = random.below(8); odd < 3)
+            for (size_t at = 0; at < vocab; ++at)
+                if (odd == 0 || random.below(20) == 0) logits[at] = odd == 2 ? random.one_of({NAN, INFINITY, -3e38F, 3e38F}) : -INFINITY;
+        rows.push_back(logits);
+        Choice choice{random.one_of({0.0, 1e-6, 0.3, 1.0, 1.0, 8.0}), random.one_of({1.0, 1.0, 1e-9, 0.5, 0.9, 0.999}), random.one_of({0.0, 0.0, 0.1, 1.0}),
+                      static_cast<double>(random.below(1000)) / 1000, random.one_of<int64_t>({0, 0, 1, 5, 40, 5000}), 0, 0, 0, nullptr, nullptr, nullptr,
+                      nullptr, nullptr, 1.0F, 0.0F, 0.0F};
+        if (random.below(3) == 0) {
+            choice.biased = random.below(4), choice.seen = random.below(40), choice.generated = random.below(40);
+            choice.biased_ids = ids(static_cast<size_t>(choice.biased)), choice.seen_ids = ids(static_cast<size_t>(choice.seen));
+            choice.generated_ids = ids(static_cast<size_t>(choice.generated));
+            choice.biases = floats(static_cast<size_t>(choice.biased), 3), choice.counts = floats(static_cast<size_t>(choice.generated), 1);
+            choice.repetition = 1.3F, choice.presence = 0.2F, choice.frequency = 0.1F;
+        }
+        choices.push_back(choice);
+    }
+    const auto expected = exactly<int64_t>(count), found = exactly<int64_t>(count);
+    draw(kScalar, rows.data(), count, vocab, choices.data(), expected.get());
+    for (const Kernel* const other : compared()) {
+        draw(*other, rows.data(), count, vocab, choices.data(), found.get());
+        for (size_t row = 0; row < count; ++row) {
+            if (found[row] == expected[row] && found[row] >= -1 && found[row] < static_cast<int64_t>(vocab)) continue;
+            std::printf("case %llu: draws, %s: token %lld, not %lld, of %zu\n", static_cast<unsigned long long>(number), other->name,
+                        static_cast<long long>(found[row]), static_cast<long long>(expected[row]), vocab);
+            return 1;
+        }
+    }
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const auto argument = [&](int index, uint64_t otherwise) { return argc > index ? std::strtoull(argv[index], nullptr, 10) : otherwise; };
     const uint64_t cases = argument(1, 1000), seed = argument(2, 1), first = argument(3, 0);
     int failures = 0;
-    for (uint64_t number = first; number < first + cases && failures < 10; ++number) failures += number % 4 ? run(number, seed) : attend_randomly(number, seed);
+    for (uint64_t number = first; number < first + cases && failures < 10; ++number)
+        failures += number % 4 == 0 ? attend_randomly(number, seed) : number % 4 == 2 ? draw_randomly(number, seed) : run(number, seed);
     std::printf("%llu cases, instruction sets", static_cast<unsigned long long>(cases));
     for (const char* const* name = kNames; *name; ++name)
         if (kernel(*name)) std::printf(" %s", *name);
