@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from typing import Final
 
@@ -16,13 +17,19 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
+@functools.lru_cache(maxsize=1024)
+def _stream(seed: int) -> int:
+    """Where the numbers of ``seed`` begin: the same for each token of a sequence."""
+    return _mix(seed & _MASK)
+
+
 def uniform(seed: int, index: int) -> float:
     """The ``index``-th number in [0, 1) of the stream of ``seed``, with 53 random bits.
 
     Counter-based: the batch composition, a preemption or a rejected draft cannot shift the stream, and no generator object is kept for
     each sequence.
     """
-    return (_mix((_mix(seed & _MASK) + (index + 1) * _GOLDEN) & _MASK) >> 11) * 2.0**-53
+    return (_mix((_stream(seed) + (index + 1) * _GOLDEN) & _MASK) >> 11) * 2.0**-53
 
 
 def fresh_seed() -> int:

@@ -31,6 +31,7 @@ class Inbox:
     Attributes:
         closing: the loop was asked to end; nothing more is accepted.
         closed: why the loop has ended; None while it has not.
+        messages: what the loop has not taken in; to others, whether there is any.
         wakeups: of the event loops that wait for its tickets.
     """
 
@@ -39,7 +40,7 @@ class Inbox:
         self.closed: LLMasOSError | None = None
         self.wakeups: Final = Wakeups()
         self._model = model
-        self._messages: deque[Message] = deque()
+        self.messages: Final[deque[Message]] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
         self._changes = Changes()
 
@@ -53,7 +54,7 @@ class Inbox:
             if self.closed is not None or self.closing:
                 error = self.closed or closed_error(self._model)
                 raise SystemExit if left_behind(error) else error
-            self._messages.append(Message(action, tuple(requests), tuple(tickets)))
+            self.messages.append(Message(action, tuple(requests), tuple(tickets)))
             self._changes.tell()
 
     def keep(self, ticket: Ticket[Any]) -> None:
@@ -69,18 +70,16 @@ class Inbox:
     def arriving(self) -> list[Request]:
         """The requests that the loop has not taken in yet."""
         with self._changes.lock:
-            return [request for message in self._messages for request in message.requests]
+            return [request for message in self.messages for request in message.requests]
 
     def next(self) -> Message | None:
         """The first message, which is removed; None where there is none."""
-        if not self._messages:  # as in most steps, which then need no lock
-            return None
         with self._changes.lock:
-            return self._messages.popleft() if self._messages else None
+            return self.messages.popleft() if self.messages else None
 
     def wait(self, seconds: float | None) -> bool:
         """Wait for a message, or to be asked to end; False where neither comes within ``seconds``."""
-        return self._changes.wait_for(lambda: bool(self._messages) or self.closing, seconds, struck=False)
+        return self._changes.wait_for(lambda: bool(self.messages) or self.closing, seconds, struck=False)
 
     def ask_to_end(self) -> None:
         """Accept nothing more, and wake the loop."""
@@ -93,13 +92,13 @@ class Inbox:
         with self._changes.lock:
             self.closed = self.closed or reason
             if discard:
-                self._messages.clear()
+                self.messages.clear()
 
     def after_fork(self, error: LLMasOSError) -> None:
         """In a forked child: a lock that the loop's thread held is never released, and it ends no ticket."""
         self._changes = Changes()
         self.closed = error
-        self._messages.clear()
+        self.messages.clear()
         for ticket in list(self._tickets):
             ticket.after_fork(error)
 

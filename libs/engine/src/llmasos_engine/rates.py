@@ -11,21 +11,27 @@ _MEASURED: Final = 0.1
 
 
 class _Rate:
+    """Attributes: new_tokens, new_seconds: what was added since the last ``settle``."""
+
     def __init__(self) -> None:
         self._tokens = self._seconds = 0.0
-        self._new_tokens = 0
-        self._new_seconds = 0.0
+        self.new_tokens = 0
+        self.new_seconds = 0.0
 
     def add(self, tokens: int, seconds: float) -> None:
-        self._new_tokens += tokens
-        self._new_seconds += seconds
-        if self._new_seconds > _MEASURED:
-            self._tokens, self._seconds = self._sums()
-            self._new_tokens, self._new_seconds = 0, 0.0
+        self.new_tokens += tokens
+        self.new_seconds += seconds
+        if self.new_seconds > _MEASURED:
+            self.settle()
+
+    def settle(self) -> None:
+        """Make what is new one measurement."""
+        self._tokens, self._seconds = self._sums()
+        self.new_tokens, self.new_seconds = 0, 0.0
 
     def _sums(self) -> tuple[float, float]:
-        keep = 0.5 ** (self._new_seconds / _HALF_LIFE)
-        return self._tokens * keep + self._new_tokens, self._seconds * keep + self._new_seconds
+        keep = 0.5 ** (self.new_seconds / _HALF_LIFE)
+        return self._tokens * keep + self.new_tokens, self._seconds * keep + self.new_seconds
 
     @property
     def value(self) -> float:
@@ -42,8 +48,12 @@ class Rates:
 
     def add(self, prefill: int, decode: int, seconds: float) -> None:
         """Add a step of ``seconds``. A mixed step is split: decode is charged its usual time, prefill the rest."""
-        if prefill == 0:
-            self._decode.add(decode, seconds)
+        if prefill == 0:  # as most steps, which get by without another call
+            rate = self._decode
+            rate.new_tokens += decode
+            rate.new_seconds += seconds
+            if rate.new_seconds > _MEASURED:
+                rate.settle()
             return
         usual = decode / self.decode if decode and self.decode else 0.0
         self._prefill.add(prefill, max(seconds - usual, seconds * prefill / (prefill + decode)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import operator
 from collections import abc
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from llmasos_engine.execute import execute
 from llmasos_engine.records import finished_record, started_record, tell
-from llmasos_engine.sampler import sample
+from llmasos_engine.sampler import SamplingState, sample
 from llmasos_engine.scheduler import Planned, Scheduler
 from llmasos_engine.sequence import LogitsReader, Sequence, TokenReader
 from llmasos_engine.step_meter import StepMeter
@@ -40,6 +41,8 @@ _log = logging.getLogger("llmasos_engine")
 
 #: Consecutive steps in which the engine may refuse one token of the only running sequence, or a slot where nothing runs, before it fails.
 _PATIENCE: Final = 8
+#: Of a planned part; its functions in C leave the caches alone, as those of Python do not.
+_ROW: Final = operator.attrgetter("row")
 
 Logits = npt.NDArray[np.float32]
 
@@ -173,11 +176,14 @@ class Runner:
         """Run one step; False where there was nothing to do. Raises ``EngineFailed`` where the engine is lost."""
         if self._deadlines:
             self._expire()
-        with self._wakeups:
+        if self.scheduler.waiting.prompt_tokens:
+            with self._wakeups:  # those that start tell of their prompts
+                planned = self.scheduler.plan()
+        else:
             planned = self.scheduler.plan()
         if planned:
             began = self._clock()
-            computed = self._sort_out(planned, execute(self._engine, [part.row for part in planned]))
+            computed = self._sort_out(planned, execute(self._engine, list(map(_ROW, planned))))
             ended = self._clock()
             if self._on_started is not None:
                 self._tell_started(self._on_started, computed)
@@ -247,6 +253,8 @@ class Runner:
         """Pass on the results of a step: sample all generations in one batch, accept tokens that the engine sampled, and give the other
         works their logits."""
         samplings: list[_Sampling] = []
+        rows: list[Logits] = []
+        states: list[SamplingState] = []
         for part in computed:
             sequence, logits = part.sequence, part.logits
             if sequence.on_prefill is not None:
@@ -259,12 +267,19 @@ class Runner:
                 self._push(_Sampling(sequence, work, logits, ()), None if token < 0 else token)
             elif work.reads == "tokens":
                 samplings.append(_Sampling(sequence, work, logits, sequence.draft))
+                rows.append(logits[0])
+                states.append(work.sampling)
                 sequence.draft = ()
             else:
                 self._read(sequence, work, part.row.position + len(part.row.tokens) - len(logits), logits)
         while samplings:
-            tokens = sample([each.logits[each.accepted] for each in samplings], [each.work.sampling for each in samplings])
-            samplings = [each for each, token in zip(samplings, tokens, strict=True) if self._push(each, token)]
+            drafted: list[_Sampling] = []
+            for each, token in zip(samplings, sample(rows, states), strict=True):
+                if self._push(each, token):
+                    drafted.append(each)
+            samplings = drafted
+            if samplings:
+                rows, states = [each.logits[each.accepted] for each in samplings], [each.work.sampling for each in samplings]
 
     def _push(self, sampling: _Sampling, token: int | None) -> bool:
         """Append the sampled token; True where it equals the next draft token, so that the logits after that are valid to sample from."""

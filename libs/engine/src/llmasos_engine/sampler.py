@@ -65,6 +65,7 @@ class TokenCounts:
 
 
 _NOTHING: Final = TokenCounts()
+_NO_IDS, _NO_COUNTS = _NOTHING.ids, _NOTHING.counts
 
 
 class SamplingState:
@@ -90,8 +91,10 @@ class SamplingState:
 
     def draw(self) -> Draw:
         """The ``Draw`` with which an engine samples the next token itself; it cannot hold a constraint's mask."""
-        seen, generated = self._seen or _NOTHING, self._generated or _NOTHING
         point = uniform(self.seed, self.drawn) if self.params.temperature else 0.0
+        if self._seen is None and self._generated is None:
+            return Draw(params=self.params, point=point, seen=_NO_IDS, generated=_NO_IDS, counts=_NO_COUNTS)
+        seen, generated = self._seen or _NOTHING, self._generated or _NOTHING
         return Draw(params=self.params, point=point, seen=seen.ids, generated=generated.ids, counts=generated.counts)
 
     def accept(self, token: int) -> None:

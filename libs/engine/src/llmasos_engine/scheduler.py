@@ -157,11 +157,10 @@ class Scheduler:
     def plan(self) -> list[Planned]:
         """The rows of the next step, with KV memory reserved for each; empty where there is nothing to do, or where the only running
         sequence cannot advance."""
-        now = self._clock()
         while True:
-            if len(self.waiting) and not (self._hold and self.running):
-                self._start_waiting(now)
-            planned = self._rows(now)
+            if self.waiting.prompt_tokens and not (self._hold and self.running):
+                self._start_waiting(self._clock())
+            planned = self._rows()
             if planned or len(self.running) < 2:
                 return planned
             self.make_room()
@@ -173,7 +172,7 @@ class Scheduler:
         for part in planned:
             sequence, tokens = part.sequence, len(part.row.tokens)
             prefill, decode = charges.get(sequence, (0, 0))
-            if sequence.decoding:
+            if sequence.generated and len(sequence.tokens) - sequence.computed == 1:  # it decodes
                 charges[sequence] = (prefill, decode + tokens)
                 decoded += 1
             else:
@@ -294,19 +293,20 @@ class Scheduler:
         candidates = [sequence for sequence in self.running if sequence.computed > sequence.high_water]
         return self.policy.victim(candidates, needy, now) if candidates else None
 
-    def _rows(self, now: float) -> list[Planned]:
+    def _rows(self) -> list[Planned]:
         """Rows of one token for the decoding sequences, then prompt chunks in rank order while the token budget lasts."""
         decoding: list[Sequence] = []
         prefilling: list[Sequence] = []
         for sequence in self.running:
-            if sequence.decoding:
+            pending = len(sequence.tokens) - sequence.computed
+            if pending == 1 and sequence.generated:  # as ``Sequence.decoding``, which would be a call for each
                 decoding.append(sequence)
-            elif sequence.pending:  # else it waits for the other beams of its group
+            elif pending:  # else it waits for the other beams of its group
                 prefilling.append(sequence)
         budget = self.step_tokens
         # Else all of them fit, and the order does not matter.
         if len(decoding) > 1 and len(decoding) > min(budget, self.cache.ledger.free):
-            decoding = self.policy.order(decoding, now)
+            decoding = self.policy.order(decoding, self._clock())
         planned: list[Planned] = []
         spare = budget - len(decoding)
         for sequence in decoding[:budget]:
@@ -316,7 +316,7 @@ class Scheduler:
             draft = sequence.drafter(sequence, min(spare, self.row_tokens - 1)) if sequence.drafter and spare > 0 else ()
             spare -= len(draft)
             budget -= self._add_row(planned, sequence, 1, draft)
-        for sequence in self.policy.order(prefilling, now) if prefilling else ():
+        for sequence in self.policy.order(prefilling, self._clock()) if prefilling else ():
             if budget <= 0 or (budget == 1 and planned and sequence.pending > 1):  # one token of a prompt would round differently
                 break
             tokens = min(self.policy.quantum(sequence, budget), sequence.pending, self.row_tokens)
@@ -325,11 +325,12 @@ class Scheduler:
 
     def _add_decode_row(self, planned: list[Planned], sequence: Sequence) -> int:
         """``_add_row`` for a generated token without drafts, as most rows are: with a third of the calls."""
-        granted = self.cache.reserve(sequence.slot, 1)
+        slot = sequence.slot
+        granted = 1 if self.cache.ledger.reserve(slot, 1) else self.cache.reserve(slot, 1)
         if granted:
             draw, tokens = sequence.draw, sequence.tokens
             row = Row(
-                sequence.slot,
+                slot,
                 (tokens[-1],),
                 sequence.computed,
                 "last",

@@ -198,13 +198,18 @@ class SupervisedLoop(ABC, Generic[G]):
     # On the loop's thread
 
     def _run(self) -> None:
+        inbox, watch, work = self._inbox, self._watch, self._work
         try:
-            while not self._inbox.closing and self._inbox.closed is None:
-                self._begin_round()
+            while not inbox.closing and inbox.closed is None:
+                idle, watch.since = watch.since is None, time.monotonic()
+                if idle:
+                    watchdog().wake(self)
                 try:
-                    self._engine.check()
-                    self._take_in()
-                    busy = self._work.step()
+                    if self._engine.lost is not None:
+                        raise self._engine.lost
+                    if inbox.messages:
+                        self._take_in()
+                    busy = work.step()
                 except BaseException as error:
                     self._recover(error)
                 else:
@@ -220,11 +225,6 @@ class SupervisedLoop(ABC, Generic[G]):
         finally:
             self._engine.shutdown()
             self._watch.since = None
-
-    def _begin_round(self) -> None:
-        idle, self._watch.since = self._watch.since is None, time.monotonic()
-        if idle:
-            watchdog().wake(self)
 
     def _take_in(self) -> None:
         while (message := self._inbox.next()) is not None:

@@ -44,7 +44,7 @@ class WaitingQueue:
 
     Attributes:
         tokens: tokens yet to compute, at most, over all waiting sequences.
-        prompt_tokens: tokens of their prompts.
+        prompt_tokens: tokens of their prompts; 0 only where none waits, since no prompt is empty.
     """
 
     def __init__(self, policy: GuardedPolicy) -> None:

@@ -230,7 +230,7 @@ def draw(rows: Sequence[Floats], choices: npt.NDArray[Any], *, name: str | None 
     vocab = len(rows[0])
     if any(row.shape != (vocab,) or row.dtype != _FLOAT or not row.flags.c_contiguous for row in rows) or len(choices) != len(rows):
         raise ValueError("The rows of logits are no contiguous float32 arrays of one length, with a choice for each.")
-    count, addresses = len(rows), np.array([row.__array_interface__["data"][0] for row in rows], np.uint64)
+    count, addresses = len(rows), _addresses(rows)
     _checked(_library().llmasos_kernels_draw(_named(name), addresses.ctypes.data, count, vocab, choices.ctypes.data, tokens.ctypes.data))
     return tokens
 
@@ -250,6 +250,15 @@ def take_rows(matrix: PackedMatrix, indices: Integers) -> Floats:
 def read(memory: npt.NDArray[np.uint64], threads: int) -> int:
     """The sum of the words, read by the threads that multiply."""
     return int(_library().llmasos_kernels_read(memory.ctypes.data, memory.size, threads))
+
+
+def _addresses(rows: Sequence[Floats]) -> npt.NDArray[np.uint64]:
+    """Where each row is, uint64 [n]."""
+    try:
+        found = map(ctypes.addressof, map(ctypes.c_char.from_buffer, rows))  # a fifth of the time of ``__array_interface__``
+        return np.fromiter(found, np.uint64, len(rows))
+    except TypeError:  # a row is not writable
+        return np.array([row.__array_interface__["data"][0] for row in rows], np.uint64)
 
 
 def _floats(what: str, array: Floats | None, shape: tuple[int, ...]) -> Floats | None:
