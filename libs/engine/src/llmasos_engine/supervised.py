@@ -206,7 +206,7 @@ class SupervisedLoop(ABC, Generic[G]):
                     watchdog().wake(self)
                 try:
                     if self._engine.lost is not None:
-                        raise self._engine.lost
+                        self._engine.check()
                     if inbox.messages:
                         self._take_in()
                     busy = work.step()
