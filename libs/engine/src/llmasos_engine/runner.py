@@ -274,8 +274,8 @@ class Runner:
                 self._read(sequence, work, part.row.position + len(part.row.tokens) - len(logits), logits)
         while samplings:
             drafted: list[_Sampling] = []
-            for each, token in zip(samplings, sample(rows, states), strict=True):
-                if self._push(each, token):
+            for each, chosen in zip(samplings, sample(rows, states), strict=True):
+                if self._push(each, chosen):
                     drafted.append(each)
             samplings = drafted
             if samplings:

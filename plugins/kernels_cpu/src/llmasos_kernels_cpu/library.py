@@ -255,8 +255,8 @@ def read(memory: npt.NDArray[np.uint64], threads: int) -> int:
 def _addresses(rows: Sequence[Floats]) -> npt.NDArray[np.uint64]:
     """Where each row is, uint64 [n]."""
     try:
-        found = map(ctypes.addressof, map(ctypes.c_char.from_buffer, rows))  # a fifth of the time of ``__array_interface__``
-        return np.fromiter(found, np.uint64, len(rows))
+        # A quarter of the time of ``__array_interface__``.
+        return np.array([ctypes.addressof(ctypes.c_char.from_buffer(row)) for row in rows], np.uint64)
     except TypeError:  # a row is not writable
         return np.array([row.__array_interface__["data"][0] for row in rows], np.uint64)
 
