@@ -3,6 +3,7 @@ processes, and how many random examples are tried."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -93,6 +94,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             weights[item.path] += max([1, *(_WEIGHTS[mark.name] for mark in item.iter_markers() if mark.name in _WEIGHTS)])
         items.sort(key=lambda item: -weights[item.path])
+
+
+@contextlib.contextmanager
+def _skips_what_needs_another_cpu() -> Iterator[None]:
+    """An option whose instructions this processor lacks is refused with a sentence that says so, and so is its test skipped."""
+    from llmasos_hookspecs import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        if "this CPU has no" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Fixtures load engines, too."""
+    with _skips_what_needs_another_cpu():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    with _skips_what_needs_another_cpu():
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

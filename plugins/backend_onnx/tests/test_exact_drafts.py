@@ -26,6 +26,7 @@ WAYS = {
     "int4": Options(precision="int4", prefill_activations="int8"),
     "int4, prompts in float": Options(precision="int4", prefill_activations="fp32"),
     "int4, ONNX Runtime's own": Options(precision="int4", prefill_activations="int8", kernels="onnx"),
+    "int8, ONNX Runtime's own": Options(precision="int8", prefill_activations="int8", kernels="onnx"),
     "int4, prompts in float, ONNX Runtime's own": Options(precision="int4", prefill_activations="fp32", kernels="onnx"),
 }
 way = pytest.mark.parametrize("way", list(WAYS))

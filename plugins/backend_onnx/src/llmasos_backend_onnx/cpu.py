@@ -42,12 +42,20 @@ def prefill_activations(options: Options, config: DecoderConfig, limits: EngineL
     return "int16" if "amx_int8" in _flags() and fits else "fp32"
 
 
+def rows_round_alike() -> bool:
+    """Whether ONNX Runtime's products of block-quantised weights sum a single row as they do several.
+
+    Those for x86 without VNNI take two rows at a time, and sum one that is left over in another order; the int8 GEMM saturates there as well.
+    """
+    return platform.machine().lower() not in ("x86_64", "amd64") or bool({"avx512_vnni", "avx_vnni", "amx_int8"} & _flags())
+
+
 def check_int8_gemm(option: str, value: str) -> None:
     """Raise ``ConfigError`` on an x86 CPU without VNNI, whose int8 GEMM saturates sums of two products to 16 bits.
 
     That of ARM is exact with DOTPROD, I8MM and without: it widens to 32 bits, or to 16 before each sum.
     """
-    if platform.machine().lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni", "amx_int8"} & _flags():
+    if not rows_round_alike():
         raise ConfigError(
             f"{option} is {value!r}, but this CPU has no VNNI, so its int8 GEMM is not exact; leave {option} at 'auto'.",
             f"loader.{option}",

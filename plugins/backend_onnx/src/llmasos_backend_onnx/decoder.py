@@ -53,12 +53,14 @@ _ACTIVATIONS: Final[dict[str, tuple[str, str, dict[str, float]]]] = {
 class Built:
     """Facts of a built graph, for the engine's info and the cache's index.
 
-    ``graphs``: name of each graph in the folder -> bytes of its weights in memory.
+    ``graphs``: name of each graph in the folder -> bytes of its weights in memory. ``block_products``: ONNX Runtime's own operators compute
+    layers of block-quantised weights.
     """
 
     graphs: dict[str, int]
     dtype: str
     notes: tuple[str, ...]
+    block_products: bool
 
 
 def build_decoder(
@@ -90,7 +92,8 @@ def build_decoder(
         names += [FLOAT_MODEL] * (4 in bits and float_prompts)
         names += [INTEGER_MODEL] * (integer and min(bits) < 32)
         graphs = {name: writer.save(name) for name in names}
-        return Built(graphs=graphs, dtype=decoder.projections.dtype(), notes=decoder.projections.notes())
+        projected = decoder.projections
+        return Built(graphs=graphs, dtype=projected.dtype(), notes=projected.notes(), block_products=projected.block_products)
 
 
 class _Decoder:

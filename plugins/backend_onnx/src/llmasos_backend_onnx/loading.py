@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_backend_onnx.cpu import check_int8_gemm, prefill_activations
+from llmasos_backend_onnx.cpu import check_int8_gemm, prefill_activations, rows_round_alike
 from llmasos_backend_onnx.engine import OnnxEngine
 from llmasos_backend_onnx.graph_files import FLOAT_MODEL, INTEGER_MODEL, MODEL
 from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
@@ -34,7 +34,7 @@ from llmasos_hookspecs import (
 )
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.
-_GRAPH_VERSION: Final = 7
+_GRAPH_VERSION: Final = 8
 
 
 #: Formats of checkpoints that contain a graph.
@@ -172,6 +172,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         tables,
         config.vocab_size,
         exact=options.exact_drafts,
+        pairs=built["block_products"] and not rows_round_alike(),
         pads=operators is None or operators.attention is None,
     )
     histories = Histories(ropes) if ropes.switches else None

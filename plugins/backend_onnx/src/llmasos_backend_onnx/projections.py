@@ -66,6 +66,7 @@ class Projections:
         self.operators = operators
         self.float_prompts = float_prompts
         self.rounded = 0
+        self.block_products = False
         self.dequantized = 0
         self.bits: list[int] = []
         self._last: tuple[str, Tensor] | None = None
@@ -148,6 +149,7 @@ class Projections:
     def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
         """Count rounded and dequantised tensors, and the formats of layers."""
         self.bits.append(weights.bits if isinstance(weights, BlockMatrix | InstalledForm) else 8 if isinstance(weights, RowMatrix) else 32)
+        self.block_products |= isinstance(weights, BlockMatrix)
         if isinstance(weights, BlockMatrix | RowMatrix | InstalledForm):
             self.rounded += sum(loses(tensor, precision) for tensor in tensors)
         elif precision != "fp32":

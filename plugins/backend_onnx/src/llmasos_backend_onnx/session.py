@@ -110,6 +110,7 @@ class DecoderSession:
         tables: for each phase, the inputs that hold cosines and sines and their contents, float32 [positions, H / 2].
         exact: make a token's logits bitwise identical regardless of the batch composition.
         pads: whether that takes an even number of attention positions.
+        pairs: tokens are computed two at a time, whose products round otherwise than those of one; with an odd number the last one is repeated.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class DecoderSession:
         *,
         exact: bool,
         pads: bool = True,
+        pairs: bool = False,
     ) -> None:
         self._decoding = decode
         self._prefilling = prefill
@@ -129,6 +131,7 @@ class DecoderSession:
         self._tables = tables
         self._exact = exact
         self._pads = exact and pads
+        self._pairs = pairs
         self._vocab_size = vocab_size
         self._past = [value.name for value in decode.get_inputs() if value.name.startswith("past.")]
         self._bindings: OrderedDict[tuple[int, int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
@@ -150,7 +153,7 @@ class DecoderSession:
         key = (first.row, first.phase, shape)
         binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(self._decoding, first, Layout.of(shape, even_length=self._pads, even_tokens=False))
+            binding = self._bind(self._decoding, first, Layout.of(shape, even_length=self._pads, even_tokens=self._pairs))
             self._bindings[key] = binding
             if len(self._bindings) > _BINDINGS:
                 self._bindings.popitem(last=False)
@@ -162,7 +165,9 @@ class DecoderSession:
     def prefill(self, parts: Sequence[Part]) -> Floats:
         """The same for prompt tokens. The logits are bitwise identical to those of ``decode`` if it is exact and one session computes
         both."""
-        layout = Layout.of(_shape(parts), even_length=self._pads, even_tokens=self._exact and self._prefilling is not self._decoding)
+        layout = Layout.of(
+            _shape(parts), even_length=self._pads, even_tokens=self._pairs or (self._exact and self._prefilling is not self._decoding)
+        )
         binding = self._bind(self._prefilling, parts[0], layout)
         binding.write_to(self._new_space(len(layout.wanted)))
         return self._run(binding, parts)
