@@ -45,7 +45,7 @@ def prefill_activations(options: Options, config: DecoderConfig, limits: EngineL
 def rows_round_alike() -> bool:
     """Whether ONNX Runtime's products of block-quantised weights sum a single row as they do several.
 
-    Those for x86 without VNNI take two rows at a time, and sum one that is left over in another order; the int8 GEMM saturates there as well.
+    Those for x86 without VNNI take two rows at a time, and sum one that is left over in another order; their int8 GEMM saturates, too.
     """
     return platform.machine().lower() not in ("x86_64", "amd64") or bool({"avx512_vnni", "avx_vnni", "amx_int8"} & _flags())
 

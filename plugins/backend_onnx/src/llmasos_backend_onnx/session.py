@@ -110,7 +110,7 @@ class DecoderSession:
         tables: for each phase, the inputs that hold cosines and sines and their contents, float32 [positions, H / 2].
         exact: make a token's logits bitwise identical regardless of the batch composition.
         pads: whether that takes an even number of attention positions.
-        pairs: tokens are computed two at a time, whose products round otherwise than those of one; with an odd number the last one is repeated.
+        pairs: tokens are computed two at a time, whose products round otherwise than those of one; of an odd number the last is repeated.
     """
 
     def __init__(
