@@ -77,9 +77,12 @@ class PackedLinear(Linear):
         self.bias = bias
 
     @staticmethod
-    def available() -> bool:
-        """Whether this build of PyTorch has oneDNN's linear."""
-        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    def available(dtype: torch.dtype) -> bool:
+        """Whether this build of PyTorch has oneDNN's linear, and the CPU the instructions that it needs for weights of this dtype: on x86
+        it takes bfloat16 with AVX-512 or AVX-NE-CONVERT only."""
+        if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+            return False
+        return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     @property
     def nbytes(self) -> int:
@@ -251,7 +254,7 @@ class Stacked(Linear):
 
 def stays_plain(dtype: torch.dtype, device: torch.device, *, packed_copy: bool) -> bool:
     """Whether ``float_linear`` keeps the stored layout, so that another layer can share the weights."""
-    return device.type != "cpu" or not PackedLinear.available() or (dtype == torch.float32 and not packed_copy)
+    return device.type != "cpu" or not PackedLinear.available(dtype) or (dtype == torch.float32 and not packed_copy)
 
 
 def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> Linear:
@@ -266,7 +269,7 @@ def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> L
 def int4_linear(grouped: quantized.Grouped, bias: Tensor | None, *, packed_copy: bool) -> Linear:
     """4-bit groups; with ``packed_copy`` also a dequantised copy for many tokens."""
     few = Int4Linear(grouped.codes, grouped.scales, grouped.offsets, grouped.group, bias)
-    if not packed_copy or not PackedLinear.available():
+    if not packed_copy or not PackedLinear.available(torch.bfloat16):
         return few
     return BySize(few, SplitLinear(grouped.dequantize(), bias), MANY_INT4)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from llmasos_backend_torch import quantized
 from llmasos_backend_torch.installed import installed_kernels, layer_reader
 from llmasos_backend_torch.linear import PackedLinear
@@ -71,12 +73,13 @@ def _fused_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
 def _matrix_bytes(precision: Precision, parts: list[Tensor], *, head: bool) -> int:
     """Bytes of one linear layer in all of its layouts; see ``Precision.matrix``."""
     elements, rows = sum(math.prod(part.shape) for part in parts), sum(part.shape[0] for part in parts)
-    twice = precision.packed_copy and PackedLinear.available()
+    twice = precision.packed_copy and PackedLinear.available(torch.float32)
     if precision.dtype == "bfloat16":
         return 2 * elements
     if precision.dtype == "float32":
         return 4 * elements * (2 if twice else 1)
     if precision.dtype == "int4":
+        twice = twice and PackedLinear.available(torch.bfloat16)
         groups = {_group(part, precision, head) for part in parts}
         group = groups.pop()
         if group is not None and not groups:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmasos_backend_torch import quantized
-from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, stays_plain
+from llmasos_backend_torch.linear import Int8Linear, Linear, PackedLinear, Stacked, float_linear, int4_linear, stays_plain
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor, Tensor as StoredTensor
@@ -123,7 +123,8 @@ def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | 
     if dtype in ("int8", "int4") and device.type != "cpu":
         raise ConfigError(f"{dtype} runs on the CPU only, and the device is {device}; use bfloat16, or device = 'cpu'.", "loader.dtype")
     if dtype in ("int8", "int4") and not Int8Linear.available():
-        raise ConfigError(f"{dtype} needs PyTorch with oneDNN, which this build lacks; use float32 or bfloat16.", "loader.dtype")
+        lacking = "this CPU has no VNNI" if torch.backends.mkldnn.is_available() else "this build of PyTorch has no oneDNN"
+        raise ConfigError(f"{dtype} needs exact products of int8, and {lacking}; use float32 or bfloat16, or 'auto'.", "loader.dtype")
     if dtype == "auto":
         dtype = _stored_dtype(checkpoint) if device.type == "cpu" else "bfloat16"
     copied = options.packed_copy and device.type == "cpu" and _copy_fits(checkpoint, dtype, memory)
@@ -169,11 +170,7 @@ def _stored_dtype(checkpoint: Checkpoint) -> str:
         if quantized.fits_groups(tensor):
             return "int4"
         return "int8" if quantized.fits_rows(tensor) else "float32"
-    return "bfloat16" if tensor.dtype.name == "bfloat16" and _fast_bfloat16() else "float32"
-
-
-def _fast_bfloat16() -> bool:
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return "bfloat16" if tensor.dtype.name == "bfloat16" and PackedLinear.available(torch.bfloat16) else "float32"
 
 
 def _copy_fits(checkpoint: Checkpoint, dtype: str, memory: int | None) -> bool:

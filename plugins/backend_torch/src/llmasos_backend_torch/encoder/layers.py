@@ -175,8 +175,9 @@ class PackedEncoder:
 
     def _linear(self, matrix: Matrix) -> Linear:
         bias = None if matrix.bias is None else self._moved(matrix.bias)
-        if self._precision.device.type == "cpu" and self._precision.dtype in ("float32", "bfloat16") and PackedLinear.available():
-            return PackedLinear(as_torch(matrix.weight, self._precision.compute), bias)
+        compute, on_cpu = self._precision.compute, self._precision.device.type == "cpu"
+        if on_cpu and self._precision.dtype in ("float32", "bfloat16") and PackedLinear.available(compute):
+            return PackedLinear(as_torch(matrix.weight, compute), bias)
         return self._precision.matrix([matrix.weight], bias)
 
     def _layer_norm(self, norm: Norm) -> LayerNorm:
