@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from llmasos_backend_torch import Options
+from llmasos_backend_torch.linear import Int8Linear
 from llmasos_backend_torch.loading import load
 from llmasos_hookspecs import Engine, EngineLimits, Row
 from llmasos_hookspecs.reference import ReferenceDecoder
@@ -69,7 +70,9 @@ def test_auto_computes_what_the_codes_stand_for(bits: int, group: int, form: str
     """In codes where a kernel holds them as they are, else in float32; with few tokens at a time and with many."""
     checkpoint = coded(bits, group, form)
     engine = engine_of(checkpoint)
-    if bits <= 4 and group % 32 == 0:
+    if not Int8Linear.available():
+        expected = "float32"
+    elif bits <= 4 and group % 32 == 0:
         expected = "int4"
     elif group == WIDTH and form != "minimums" and (bits < 8 or form == "symmetric"):
         expected = "int8"

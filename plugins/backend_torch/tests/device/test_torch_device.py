@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from llmasos.compose.formats import open_model
 from llmasos_backend_torch.general import load_general
+from llmasos_backend_torch.linear import PackedLinear
 from llmasos_backend_torch.llama import load_llama
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.static_decode import Step
@@ -184,4 +185,5 @@ def test_a_tied_head_lies_on_the_device_once(traffic: Any) -> None:
     checkpoint = tiny_checkpoint("llama", tie_word_embeddings=True)
     elements = sum(int(np.prod(checkpoint.shape(name))) for name in checkpoint.names())
     assert load_llama(checkpoint, Precision("bfloat16", traffic.device), 64, lambda: None).nbytes == 2 * elements
-    assert load_llama(checkpoint, Precision("bfloat16", torch.device("cpu")), 64, lambda: None).nbytes > 2 * elements
+    if PackedLinear.available(torch.bfloat16):
+        assert load_llama(checkpoint, Precision("bfloat16", torch.device("cpu")), 64, lambda: None).nbytes > 2 * elements
