@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from llmasos_hookspecs import EngineFailed, ModelClosed, ResourceError
+from llmasos_residency.callers import Waiter
 from llmasos_residency.eviction import Candidate, choose_victims
 from llmasos_residency.memory import Budget
 
@@ -250,6 +251,32 @@ def test_a_model_larger_than_predicted_makes_room_for_its_real_size(harness: Any
     assert home.budget.used == 70
     with pytest.raises(ResourceError):
         home.residency.acquire(home.add("c", 120, predicted=10))
+    home.check()
+
+
+def test_memory_is_freed_for_those_who_wait_in_their_order(harness: Any) -> None:
+    """For a later caller nothing is evicted while an earlier one waits for the same memory, though a loaded model is all that it wants."""
+    home = harness(100, clock=lambda: 0.0)  # nobody's patience ends
+    busy, idle, grows, large = home.add("busy", 50), home.add("idle", 10), home.add("grows", 30), home.add("large", 95)
+    held = home.residency.acquire(busy)
+    for model in (idle, grows):
+        home.residency.acquire(model).release()
+    first, second = Waiter(large, 0, 0.0), Waiter(grows, 15, 0.0)
+    for waiter in (first, second):
+        home.residency.predict(waiter.model)
+        home.residency.queue.append(waiter)
+    with home.residency.changes.lock:
+        assert home.residency.advance(first) is None, "What is idle is not enough for it."
+        assert home.residency.advance(second) is None
+    assert home.residency.waiting == 2
+    home.residency.leave(first)
+    with home.residency.changes.lock:
+        evict = home.residency.advance(second)
+    assert evict is not None
+    evict()
+    assert [model.state for model in (busy, idle, grows)] == ["loaded", "not loaded", "loaded"]
+    home.residency.leave(second)
+    held.release()
     home.check()
 
 

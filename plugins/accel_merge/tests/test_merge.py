@@ -61,8 +61,10 @@ def merge(checkpoint: Any, root: Path, **options: Any) -> Any:
 def test_the_report_says_what_was_merged(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint()
     options = Options(adapter=str(save_adapter(tmp_path / "adapter", shapes_of(checkpoint))), scale=0.5)
-    result = llmasos_accelerate(checkpoint, tmp_path / "out", options, SandboxContext(root=tmp_path, base=checkpoint))
+    context = SandboxContext(root=tmp_path, base=checkpoint)
+    result = llmasos_accelerate(checkpoint, tmp_path / "out", options, context)
     assert result.report == {"adapter": options.digest, "scale": 0.5, "layers": len(LAYERS)}
+    assert [(display.done, display.total) for display in context.displays] == [(len(LAYERS), len(LAYERS))]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0, -1.0])
@@ -80,6 +82,17 @@ def test_the_change_is_added_to_the_weights(scale: float, tmp_path: Path) -> Non
             assert (scale == 0) == np.array_equal(written.tensor(name), weight)
         else:
             assert np.array_equal(written.tensor(name), weight)
+
+
+def test_a_folder_of_the_model_without_its_head_takes_the_adapter_of_the_whole(tmp_path: Path) -> None:
+    """The adapter's names have one part more in front."""
+    checkpoint = tiny_checkpoint()
+    folder = save_adapter(tmp_path / "adapter", {f"transformer.{layer}": shape for layer, shape in shapes_of(checkpoint).items()})
+    written = merge(checkpoint, tmp_path, adapter=str(folder))
+    for place, layer in enumerate(LAYERS):
+        weight = checkpoint.tensor(f"{layer}.weight")
+        change = matrix(weight.shape[0], 3, seed=place + 100) @ matrix(3, weight.shape[1], seed=place)
+        assert np.allclose(written.tensor(f"{layer}.weight"), weight + 2 * change, atol=1e-6)
 
 
 def test_weights_of_gpt2_are_stored_the_other_way_round(tmp_path: Path) -> None:

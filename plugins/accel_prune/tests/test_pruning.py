@@ -40,6 +40,12 @@ def run(checkpoint: TinyCheckpoint, root: Path, **options: object) -> tuple[Tiny
     return read_folder(result.path), result, context
 
 
+def ended(context: SandboxContext) -> list[float | None]:
+    """What each progress display was to end at, and did."""
+    assert [display.done for display in context.displays] == [display.total for display in context.displays]
+    return [display.total for display in context.displays]
+
+
 class NoProgress:
     def advance(self, amount: float = 1) -> None: ...
 
@@ -52,7 +58,9 @@ def inputs(columns: int = 128) -> np.ndarray:
 
 def test_the_layers_that_change_least_are_dropped(tmp_path: Path) -> None:
     base = deep(idle=(1, 4))
-    written, result, _ = run(base, tmp_path, drop=2, windows=4, length=64)
+    written, result, context = run(base, tmp_path, drop=2, windows=4, length=64)
+    assert result.report["method"] == "layers"
+    assert ended(context) == [2]
     assert result.report["dropped"] == [1, 4]
     assert result.report["kept"] == [0, 2, 3, 5]
     assert written.decoder.num_layers == 4
@@ -86,12 +94,15 @@ def test_a_narrower_mlp_keeps_what_it_can(tmp_path: Path) -> None:
                 half = as_float32(tensors[key])[:64]
                 tensors[key] = np.concatenate([half, half])
     base = attrs.evolve(base, tensors=tensors)
-    written, result, _ = run(base, tmp_path, method="mlp", width=64, windows=8, length=64)
+    written, result, context = run(base, tmp_path, method="mlp", width=64, windows=8, length=64)
     assert written.decoder.intermediate_size == 64
     tokens = list(range(40))
     expected, found = ReferenceDecoder(base).logits(tokens), ReferenceDecoder(written).logits(tokens)
     assert np.square(found - expected).mean() < 0.02 * np.square(expected).mean()
+    assert len(result.report["lost"]) == base.decoder.num_layers
     assert max(result.report["lost"]) < 0.05
+    assert (result.report["method"], result.report["width"]) == ("mlp", 64)
+    assert ended(context) == [base.decoder.num_layers]
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
@@ -110,7 +121,9 @@ def test_a_mask_zeroes_the_share_asked_for_and_says_that_it_is_no_faster(
             assert ((weight.reshape(-1, 4) == 0).sum(axis=1) == 2).all()
         else:
             assert np.mean(weight == 0) == pytest.approx(sparsity, abs=0.01)
+    assert (result.report["method"], result.report["pattern"]) == (method, pattern)
     assert result.report["sparsity"] == pytest.approx(sparsity or 0.5, abs=0.01)
+    assert ended(context) == ([] if method == "magnitude" else [written.decoder.num_layers])
     assert "makes nothing faster" in context.notes[0]
     assert result.report["notes"] == context.notes
 

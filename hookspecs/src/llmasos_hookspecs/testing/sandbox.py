@@ -88,9 +88,10 @@ class PluginSandbox:
 
 
 class SandboxProgress:
-    """A progress display that counts."""
+    """A progress display that counts: ``done`` of ``total``, which is None where it was not told."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: float | None = None) -> None:
+        self.total = total
         self.done = 0.0
 
     def advance(self, amount: float = 1) -> None:
@@ -138,7 +139,7 @@ class SandboxStore:
 
 @attrs.define(eq=False, kw_only=True)
 class SandboxContext:
-    """A ``Context`` over one temporary folder. Notes are kept in ``notes``, and what ran in a
+    """A ``Context`` over one temporary folder. Notes are kept in ``notes``, progress displays in ``displays``, and what ran in a
     child process in ``ran_apart``; calibration is random text of a fixed seed. ``lends_cache``: False where a sealed model is handled.
     ``configured``: kind -> import name of the component that ``component`` finds where it is not told which."""
 
@@ -151,6 +152,7 @@ class SandboxContext:
     base: Checkpoint | None = None
     adapters: Mapping[str, Adapter] = attrs.field(factory=dict)
     notes: list[str] = attrs.field(factory=list)
+    displays: list[SandboxProgress] = attrs.field(factory=list)
     ran_apart: list[str] = attrs.field(factory=list)
     vocab_size: int = 256
     lends_cache: bool = True
@@ -173,7 +175,9 @@ class SandboxContext:
 
     @contextmanager
     def progress(self, label: str, total: float | None = None, unit: str = "") -> Iterator[SandboxProgress]:
-        yield SandboxProgress()
+        display = SandboxProgress(total)
+        self.displays.append(display)
+        yield display
 
     def note(self, message: str) -> None:
         self.notes.append(message)
