@@ -280,6 +280,30 @@ def test_memory_is_freed_for_those_who_wait_in_their_order(harness: Any) -> None
     home.check()
 
 
+def test_a_loaded_model_is_granted_at_once_until_the_patience_of_those_who_wait_is_over(harness: Any) -> None:
+    """And one that is pinned always."""
+    now = [5.0]
+    home = harness(100, clock=lambda: now[0])
+    used, large = home.add("used", 60), home.add("large", 90)
+    held = home.residency.acquire(used)
+    waits = Waiter(large, 0, now[0])
+    home.residency.predict(large)
+    home.residency.queue.append(waits)
+    with home.residency.changes.lock:
+        assert home.residency.advance(waits) is None
+    granted = []
+    for seconds, pinned in ((waits.patience, False), (0.01, False), (0, True)):
+        now[0] += seconds
+        used.pinned = pinned
+        if (lease := home.residency.acquire_now(used)) is not None:
+            lease.release()
+        granted.append(lease is not None)
+    assert granted == [True, False, True]
+    home.residency.leave(waits)
+    held.release()
+    home.check()
+
+
 def test_one_who_waits_is_not_passed_for_ever(harness: Any) -> None:
     """Though others keep a model busy without a break, the one who waits for its memory gets it."""
     home = harness(100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmasos_accel_distill import Options, llmasos_accelerate, stage
+from llmasos_accel_distill import Options, llmasos_accelerate, stage, state as run_state
 from llmasos_accel_distill.data import Sequences
 from llmasos_accel_distill.loss import divergence, state_error, teaching_layers
 from llmasos_accel_distill.plan import plan_distillation
@@ -106,7 +107,9 @@ def test_a_shallow_student_learns_hidden_states_too(tmp_path: Path) -> None:
 
 def test_the_curves_are_kept(tmp_path: Path) -> None:
     teacher, student = teacher_and_student()
-    _, result = run(teacher, student, tmp_path)
+    context = SandboxContext(root=tmp_path, base=teacher)
+    result = llmasos_accelerate(student, tmp_path / "out", Options(**QUICK), context)
+    assert [(display.done, display.total) for display in context.displays] == [(30, 30)]
     (curves,) = result.report["curves"].values()
     assert [point[0] for point in curves["training"]] == list(range(1, 31))
     assert [point[0] for point in curves["held out"]] == [0, 10, 20, 30]
@@ -208,6 +211,20 @@ def test_old_unfinished_runs_are_removed(tmp_path: Path) -> None:
     assert {folder.name for folder in tmp_path.iterdir()} == {"own", "newest", "newer"}
 
 
+def test_an_old_run_that_another_process_removes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcd":
+        (tmp_path / name / "step-10").mkdir(parents=True)
+    changed = run_state._changed
+
+    def removed(folder: Path) -> float:
+        shutil.rmtree(folder)
+        return changed(folder)
+
+    monkeypatch.setattr(run_state, "_changed", removed)
+    RunFolder(tmp_path / "own")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["own"]
+
+
 def test_a_student_without_a_teacher_is_told(tmp_path: Path) -> None:
     teacher, _ = teacher_and_student()
     for base in (None, teacher):
@@ -231,6 +248,13 @@ def test_held_out_sequences_share_nothing_with_the_training_ones() -> None:
     assert 10 < len(sequences.training) < 19
     for window in sequences.training:
         assert not any(tuple(window[start : start + 20]) in held for start in range(81))
+
+
+def test_text_too_short_to_hold_any_apart_is_refused() -> None:
+    """Every window reaches into the one that is held out."""
+    text = np.random.default_rng(0).integers(0, 1000, 120).astype(np.int32)
+    with pytest.raises(AccelerationError, match=r"^The calibration text is too short: .* give a longer corpus\.$"):
+        Sequences.split(np.stack([text[start : start + 100] for start in range(0, 20, 5)]), 1)
 
 
 def test_every_epoch_sees_every_sequence_once_and_in_another_order() -> None:
@@ -288,8 +312,24 @@ def test_the_learning_rate_rises_then_falls() -> None:
         ({}, {"masked": True}, "put distill before the mask"),
         ({"held_out": 24, "windows": 24}, {}, "leaves none of the 24 windows"),
         ({"length": 1000}, {}, "longer than the model's context of 256"),
+        ({}, {"changed": False}, "The student has no teacher"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], state: dict[str, bool], sentence: str) -> None:
     (problem,) = plan_distillation(tiny_checkpoint("llama").decoder, Options(**{"length": 64, **options}), state).problems
     assert sentence in problem
+
+
+def test_a_named_teacher_is_judged_before_it_is_loaded() -> None:
+    """It needs the student's vocabulary, and its width only where hidden states are taught."""
+    student = tiny_checkpoint("llama").decoder
+    for hidden, expected in ((None, 1), (0.0, 1), (0.5, 2)):
+        plan = plan_distillation(student, Options(length=64, teacher="large", hidden=hidden), {"changed": False})
+        assert not plan.problems
+        judge = plan.opens["large"]
+        assert not judge(student)
+        problems = judge(attrs.evolve(student, vocab_size=300, hidden_size=2 * student.hidden_size))
+        assert len(problems) == expected
+        assert f"a vocabulary of 300 tokens and the student one of {student.vocab_size};" in problems[0]
+        assert "same hidden_size; set hidden = 0" in problems[-1] or expected == 1
+    assert not plan_distillation(student, Options(length=64), {"changed": False}).opens

@@ -72,7 +72,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
         result = sandbox.call("llmasos_accelerate", checkpoint=checkpoint, output=root / output, options=options, context=context)
         assert isinstance(result, AccelerationResult), f"llmasos_accelerate returned {result!r}; return writer.result()."
         for display in context.displays:
-            assert display.total in (None, display.done), f"A progress display ended at {display.done:g} of {display.total:g}."
+            assert display.total is None or display.done <= display.total, f"A progress display went to {display.done} of {display.total}."
         return result
 
     def test_never_touches_its_input(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
