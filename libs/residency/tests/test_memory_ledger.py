@@ -128,6 +128,23 @@ def test_memory_is_given_back_by_two_pages_or_more() -> None:
     assert share.drawn == 0
 
 
+def test_no_more_is_drawn_than_the_slots_hold() -> None:
+    """However much memory is free; the last page is cut to what they hold."""
+    account, memory = Account("a", (Budget("budget", 5000),)), MemoryLedger()
+    memory.set_weights(account, 0, 1)
+    share = memory.share(account)
+    kv = SharedKVLedger(1000, memory, share)
+    kv.open(0)
+    assert kv.capacity == 1000
+    assert not kv.ensure(1001)
+    assert not kv.reserve(0, 1001)
+    assert (share.drawn, kv.used) == (0, 0)
+    assert kv.ensure(1000)
+    assert (share.drawn, kv.free) == (1000, 1000)
+    assert kv.reserve(0, 1000)
+    assert not kv.ensure(1)
+
+
 def test_what_is_promised_is_had_though_others_wait() -> None:
     """While somebody waits for memory nobody draws more than was promised, and everybody gets what was."""
     budget = Budget("budget", 100)

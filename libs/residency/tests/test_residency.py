@@ -14,6 +14,7 @@ from llmasos_hookspecs import EngineFailed, ModelClosed, ResourceError
 from llmasos_residency.callers import Waiter
 from llmasos_residency.eviction import Candidate, choose_victims
 from llmasos_residency.memory import Budget
+from llmasos_residency.tracked_model import TrackedModel
 
 
 def in_threads(*actions: Callable[[], Any]) -> list[Exception]:
@@ -132,6 +133,24 @@ def test_a_load_that_is_interrupted_leaves_nothing_behind(harness: Any, error: B
     with home.residency.leased(a, 40):
         home.check()
     home.check()
+
+
+def test_an_eviction_that_is_interrupted_before_it_begins_leaves_the_model_loaded(harness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = harness(100)
+    place = home.add("a", 60)
+    home.residency.acquire(place).release()
+
+    def strike(model: TrackedModel, name: str, value: object) -> None:
+        if (name, value) == ("state", "unloading"):
+            raise KeyboardInterrupt
+        object.__setattr__(model, name, value)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(TrackedModel, "__setattr__", strike)
+        home.residency.unload(place)
+    assert (place.state, home.models["a"].loaded, home.budget.used) == ("loaded", True, 60)
+    assert home.residency.unload(place)
+    assert (place.state, home.models["a"].loaded, home.budget.used) == ("not loaded", False, 0)
 
 
 def test_what_leaves_one_budget_counts_in_the_next(harness: Any) -> None:
