@@ -74,7 +74,7 @@ class Target:
         for path in (found.package / "src" / found.code, found.package / "tests" / found.tests):
             if not path.exists():
                 raise SystemExit(
-                    f"{path.relative_to(ROOT)} does not exist; name a file or folder of core, or a plugin: engine/scheduler.py."
+                    f"{path.relative_to(ROOT)} does not exist; name one of core, or of a library or plugin: engine/scheduler.py."
                 )
         return found
 

@@ -328,7 +328,7 @@ def test_a_named_teacher_is_judged_before_it_is_loaded() -> None:
         assert not plan.problems
         judge = plan.opens["large"]
         assert not judge(student)
-        problems = judge(attrs.evolve(student, vocab_size=300, hidden_size=2 * student.hidden_size))
+        problems = list(judge(attrs.evolve(student, vocab_size=300, hidden_size=2 * student.hidden_size)))
         assert len(problems) == expected
         assert f"a vocabulary of 300 tokens and the student one of {student.vocab_size};" in problems[0]
         assert "same hidden_size; set hidden = 0" in problems[-1] or expected == 1
