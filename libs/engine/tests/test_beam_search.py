@@ -92,6 +92,15 @@ def test_beams_are_computed_together_and_the_prompt_once(make_loop: Any, hash_en
     assert engine.slots == {}
 
 
+def test_a_search_tells_what_of_its_prompt_was_computed_before(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    loop = make_loop(hash_engine(context_length=200))
+    first, second = (loop.submit(request_of(list(range(40)), 5, num_beams=3, ignore_eos=True)).result(SECONDS) for _ in range(2))
+    assert first.tokens == second.tokens
+    assert [found.prompt_tokens for found in (first, second)] == [40, 40]
+    assert first.cached_tokens == 0
+    assert 30 < second.cached_tokens < 40
+
+
 @pytest.mark.parametrize("pressure", ["none", "slots", "memory", "short", "two at once"])
 def test_the_text_does_not_depend_on_the_company(make_loop: Any, hash_engine: Any, request_of: Any, pressure: str) -> None:
     """Between other requests, with hardly enough slots or room, and beside another search, the text is that of a quiet house."""
