@@ -86,6 +86,8 @@ DOCUMENTS: Final = (
     "core/README.md",
     "hookspecs/README.md",
     "libs/command_kit/README.md",
+    "libs/config/README.md",
+    "libs/options/README.md",
     "docs/gguf.md",
     "docs/migration.md",
     "plugins/app_assistant/README.md",

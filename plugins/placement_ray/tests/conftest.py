@@ -74,6 +74,8 @@ def nodes() -> Iterator[Nodes]:
 
         patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)  # so that all listen on the loopback interface alone
         slow = SimpleNamespace(**vars(time) | {"monotonic": lambda: time.monotonic() / 10})
+        # It tells others of this cluster in a folder that a machine new to Ray has not, and whose readers are not ours.
+        patch.setattr("ray._private.utils.write_ray_address", lambda *_: None)
         patch.setattr("ray._private.node.time", slow)  # Ray gives a process 30 seconds to start: too few on a busy machine
         head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "node_name": "head", "temp_dir": folder}
         cluster = Cluster(initialize_head=True, head_node_args={**head, "include_log_monitor": False})

@@ -229,6 +229,7 @@ def test_a_body_that_waits_is_not_read_on(start: Start, runtime: ScriptedRuntime
         sent.set()
 
     with connected(server) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # else the system holds all of it for the server
         threading.Thread(target=send, args=(connection,), daemon=True).start()
         assert server._server is not None
         until(lambda: [each for each in server._server.server_state.connections if each.read_paused])  # type: ignore[union-attr]

@@ -53,15 +53,18 @@ class Peak:
     """The most memory in bytes that the process held beyond what it held at the start; pages of mapped files do not count."""
 
     def __init__(self) -> None:
-        self._first = self._most = private_bytes()
+        self._first = private_bytes()
+        # By thread: what one thread read before another must not replace what that read later.
+        self._most: dict[int, int] = {}
 
     @property
     def bytes(self) -> int:
         self.look()
-        return max(0, self._most - self._first)
+        return max(0, max(list(self._most.values())) - self._first)
 
     def look(self) -> None:
-        self._most = max(self._most, private_bytes())
+        found, thread = private_bytes(), threading.get_ident()
+        self._most[thread] = max(found, self._most.get(thread, 0))
 
 
 @contextlib.contextmanager
