@@ -15,8 +15,12 @@ from llmasos_hookspecs import GROUPS
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "src" / "llmasos"
 
-#: Libs that the runtime is made of, which know as little of plugins as core does.
-PARTS_OF_CORE: Final = ("config", "engine", "guards", "isolation", "model_store", "options", "plugin_calls", "replicas", "residency")
+#: Libs that the runtime is made of, which know as little of plugins as core does: those whose coverage counts as core's.
+PARTS_OF_CORE: Final = tuple(
+    package.removeprefix("llmasos_")
+    for package in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]["run"]["source_pkgs"]
+    if package.startswith("llmasos_") and package != "llmasos_hookspecs"
+)
 
 #: Components that core has itself.
 BUILT_IN: Final = frozenset({"path", "local", "open"})

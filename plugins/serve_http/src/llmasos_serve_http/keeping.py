@@ -44,6 +44,7 @@ class Keeper:
 
     def __init__(self, call: Call, media_type: str, comment: bytes, every: float) -> None:
         self.news: Callable[[], bytes] | None = None
+        self._every_news = every
         self._call = call
         self._media_type = media_type
         self._comment = comment
