@@ -1,7 +1,7 @@
 """``make bench-sampling``: what sampling a step's sequences costs.
 
-The logits are SmolLM2's own after tokens of English prose. `core` is the runtime's own sampler, and `kernels` the installed operators for
-ONNX Runtime, where these draw. A figure is the median of 101 batches, in milliseconds, both in turn on one thread.
+The logits are SmolLM2's own after tokens of English prose. `core` is the runtime's own sampler, on one thread, and `kernels` the installed
+operators for ONNX Runtime, where these draw, on one and on two threads. A figure is the median of 101 batches, in milliseconds, in turn.
 """
 
 from __future__ import annotations
@@ -43,13 +43,16 @@ def main() -> None:
     rows = _logits(arguments.sequences)
     operators = find_operators("auto")
     draws = None if operators is None else operators.draws
-    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step{'core':>30} kernels")
+    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step{'core':>30} kernels, 2 threads")
     for kind in KINDS:
         states = [sampler.SamplingState(SamplingParams(seed=place, **kind), range(200)) for place in range(len(rows))]
         told = ", ".join(f"{name} {value}" for name, value in kind.items())
         ways: list[Callable[[], object]] = [lambda states=states: sampler.sample(rows, states)]
         if draws is not None:
-            ways.append(lambda states=states: draws.draw(rows, [state.draw() for state in states]))
+            ways += [
+                lambda states=states, threads=threads: draws.draw(rows, [state.draw() for state in states], threads=threads)
+                for threads in (1, 2)
+            ]
         print(f"{told:60}", *(f"{figure:7.2f}" for figure in _milliseconds(ways, arguments.batches)), flush=True)
 
 

@@ -3,6 +3,7 @@
 // One pass over a row, block by block, does all that must see every logit: the maxima, and where a sum over the vocabulary is needed the sums of
 // the weights. The cuts then look at few tokens, which they find by the maxima.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -293,14 +294,31 @@ bool valid(const Choice& choice, size_t vocab) {
            within(choice.seen_ids, choice.seen, vocab) && within(choice.generated_ids, choice.generated, vocab);
 }
 
-bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t vocab, const Choice* choices, int64_t* tokens) {
-    try {
-        Row row(kernel, vocab);
-        for (size_t at = 0; at < count; ++at) tokens[at] = row.draw(rows[at], choices[at]);
-    } catch (const std::bad_alloc&) {
-        return false;
-    }
-    return true;
+bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t vocab, const Choice* choices, int64_t* tokens, const Parallel& parallel) {
+    struct All {
+        const Kernel& kernel;
+        const float* const* rows;
+        const size_t count, vocab;
+        const Choice* choices;
+        int64_t* tokens;
+        std::atomic<size_t> next{0};
+        std::atomic<bool> failed{false};
+    } all{kernel, rows, count, vocab, choices, tokens};
+    // Each call draws rows until none is left, so that threads share them whatever each row takes.
+    parallel.run(
+        parallel.context,
+        [](void* data, size_t) {
+            auto& of = *static_cast<All*>(data);
+            if (of.next.load(std::memory_order_relaxed) >= of.count) return;
+            try {
+                Row row(of.kernel, of.vocab);
+                for (size_t at; (at = of.next.fetch_add(1, std::memory_order_relaxed)) < of.count;) of.tokens[at] = row.draw(of.rows[at], of.choices[at]);
+            } catch (const std::bad_alloc&) {
+                of.failed.store(true, std::memory_order_relaxed);
+            }
+        },
+        count, &all);
+    return !all.failed.load(std::memory_order_relaxed);
 }
 
 }  // namespace llmasos

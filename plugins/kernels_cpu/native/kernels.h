@@ -43,7 +43,7 @@ bool attend(const Kernel& kernel, Attention call, const Parallel& parallel);
 bool valid(const Choice& choice, size_t vocab);
 
 // A token of each row of logits [vocab], whose choices are valid; -1 where it holds NaN or infinity, or nothing that may be chosen. False where there is no memory.
-bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t vocab, const Choice* choices, int64_t* tokens);
+bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t vocab, const Choice* choices, int64_t* tokens, const Parallel& parallel);
 
 // Rows of the matrix, dequantised: output [count, columns]. False if an index is not below the number of rows.
 bool take_rows(const Matrix& matrix, const int64_t* indices, size_t count, float* output);

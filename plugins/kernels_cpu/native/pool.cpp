@@ -28,6 +28,7 @@ struct Run {
     size_t parts;
 };
 
+// A run's parts are claimed one by one, by whoever is free: a thread that gets no core in time leaves its part to the others.
 class Pool {
 public:
     void run(size_t threads, const Run& wanted) {
@@ -37,17 +38,16 @@ public:
             for (size_t index = 0; index < wanted.count; ++index) wanted.work(wanted.data, index);
             return;
         }
-        while (workers_.size() + 1 < parts) {
-            const size_t part = workers_.size() + 1;
-            workers_.emplace_back([this, part, seen = number_.load()] { serve(part, seen); });
-        }
+        while (workers_.size() + 1 < parts) workers_.emplace_back([this, seen = number_.load()] { serve(seen); });
         run_ = wanted;
         run_.parts = parts;
-        pending_.store(workers_.size(), std::memory_order_relaxed);
-        number_.fetch_add(1, std::memory_order_release);
+        done_.store(0, std::memory_order_relaxed);
+        const uint32_t number = number_.load(std::memory_order_relaxed) + 1;
+        open_.store(static_cast<uint64_t>(number) << 32 | parts, std::memory_order_release);
+        number_.store(number, std::memory_order_release);
         number_.notify_all();
-        part(0);
-        for (int spins = 0; pending_.load(std::memory_order_acquire); ++spins)
+        work_on(number);
+        for (int spins = 0; done_.load(std::memory_order_acquire) < parts; ++spins)
             if (spins < kSpins)
                 pause();
             else
@@ -55,15 +55,23 @@ public:
     }
 
 private:
-    void part(size_t index) const {
-        if (index >= run_.parts) return;
-        for (size_t at = run_.count * index / run_.parts, end = run_.count * (index + 1) / run_.parts; at < end; ++at) run_.work(run_.data, at);
+    // Claims parts of the run of this number until none is left. What is in `run_` may be read between a claim and its end only.
+    void work_on(uint32_t number) {
+        uint64_t open = open_.load(std::memory_order_acquire);
+        while (open >> 32 == number && static_cast<uint32_t>(open)) {
+            if (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acquire)) continue;
+            const size_t part = run_.parts - static_cast<uint32_t>(open);
+            for (size_t at = run_.count * part / run_.parts, end = run_.count * (part + 1) / run_.parts; at < end; ++at) run_.work(run_.data, at);
+            done_.fetch_add(1, std::memory_order_release);
+            open = open_.load(std::memory_order_acquire);
+        }
     }
 
-    void serve(size_t index, uint32_t seen) {
+    void serve(uint32_t seen) {
         for (;;) {
             int spins = 0;
-            while (number_.load(std::memory_order_acquire) == seen) {
+            uint32_t number;
+            while ((number = number_.load(std::memory_order_acquire)) == seen) {
                 if (++spins < kSpins)
                     pause();
                 else if (spins < kSpins + kYields)
@@ -71,16 +79,16 @@ private:
                 else
                     number_.wait(seen, std::memory_order_acquire);
             }
-            ++seen;
-            part(index);
-            pending_.fetch_sub(1, std::memory_order_release);
+            seen = number;
+            work_on(number);
         }
     }
 
     std::mutex busy_;
     Run run_{};
-    std::atomic<uint32_t> number_{0};
-    std::atomic<size_t> pending_{0};
+    std::atomic<uint32_t> number_{0};  // of the newest run
+    std::atomic<uint64_t> open_{0};    // its number in the upper half, and how many of its parts nobody has claimed
+    std::atomic<size_t> done_{0};      // how many of its parts have ended
     std::vector<std::thread> workers_;
 };
 

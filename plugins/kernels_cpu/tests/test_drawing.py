@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -61,3 +62,15 @@ def test_ids_outside_the_vocabulary(wrong: int) -> None:
     draw = Draw(params=params, point=0.5, seen=np.array([3, wrong]), generated=nothing, counts=np.zeros(0, np.float32))
     with pytest.raises(LLMasOSError, match="index"):
         CpuDraws().draw([np.zeros(16, np.float32)], [draw])
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_share_the_rows(threads: int) -> None:
+    """Each row gets the token that one thread draws, rows that cannot be drawn among them."""
+    rows = list(np.random.default_rng(7).standard_normal((41, 2000), np.float32) * 3)
+    rows[3] = np.full(2000, np.nan, np.float32)
+    draws = [draw for draw, _ in zip(itertools.cycle(example_draws(2000)), rows, strict=False)]
+    expected = CpuDraws().draw(rows, draws)
+    assert expected[3] == -1
+    for _ in range(50):  # whichever thread comes first
+        assert np.array_equal(CpuDraws().draw(rows, draws, threads=threads), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,7 @@ class OnnxEngine:
     Args:
         histories: the tokens of each slot, for models whose keys depend on the sequence length and must then be recomputed.
         draws: draws the tokens of rows with a ``draw``, for engines with the feature ``sampling``.
+        threads: cores that draws may use.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class OnnxEngine:
         kv_tokens: int | None,
         histories: Histories | None = None,
         draws: TokenDraws | None = None,
+        threads: int = 1,
     ) -> None:
         self._info = info
         self._session: DecoderSession | None = session
@@ -56,7 +59,7 @@ class OnnxEngine:
         self._chunk = prefill_chunk
         self._kv_tokens = kv_tokens
         self._histories = histories
-        self._draws = draws
+        self._draws = None if draws is None else partial(draws.draw, threads=threads)
 
     @property
     def info(self) -> EngineInfo:
@@ -164,10 +167,10 @@ class OnnxEngine:
         return self._session
 
 
-def _draw(draws: TokenDraws, rows: Sequence[Row], results: list[npt.NDArray[Any]]) -> None:
+def _draw(draw_tokens: Callable[..., npt.NDArray[np.int64]], rows: Sequence[Row], results: list[npt.NDArray[Any]]) -> None:
     """Replace the logits of rows with a ``draw`` by the token that is drawn from them."""
     wanted = [(place, row.draw) for place, row in enumerate(rows) if row.draw is not None]
     if wanted:
-        tokens = draws.draw([results[place][0] for place, _ in wanted], [draw for _, draw in wanted])
+        tokens = draw_tokens([results[place][0] for place, _ in wanted], [draw for _, draw in wanted])
         for index, (place, _) in enumerate(wanted):
             results[place] = tokens[index : index + 1]

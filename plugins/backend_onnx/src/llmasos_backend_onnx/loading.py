@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import attrs
@@ -176,4 +177,13 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         pads=operators is None or operators.attention is None,
     )
     histories = Histories(ropes) if ropes.switches else None
-    return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories, draws=draws)
+    return OnnxEngine(
+        info,
+        decoder,
+        cache,
+        prefill_chunk=options.prefill_chunk,
+        kv_tokens=room,
+        histories=histories,
+        draws=draws,
+        threads=threads or os.cpu_count() or 1,
+    )

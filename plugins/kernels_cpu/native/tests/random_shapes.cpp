@@ -319,9 +319,10 @@ int draw_randomly(uint64_t number, uint64_t seed) {
         choices.push_back(choice);
     }
     const auto expected = exactly<int64_t>(count), found = exactly<int64_t>(count);
-    draw(kScalar, rows.data(), count, vocab, choices.data(), expected.get());
+    draw(kScalar, rows.data(), count, vocab, choices.data(), expected.get(), kForwards);
+    size_t threads = 0;
     for (const Kernel* const other : compared()) {
-        draw(*other, rows.data(), count, vocab, choices.data(), found.get());
+        draw(*other, rows.data(), count, vocab, choices.data(), found.get(), otherwise(random, threads));
         for (size_t row = 0; row < count; ++row) {
             if (found[row] == expected[row] && found[row] >= -1 && found[row] < static_cast<int64_t>(vocab)) continue;
             std::printf("case %llu: draws, %s: token %lld, not %lld, of %zu\n", static_cast<unsigned long long>(number), other->name,

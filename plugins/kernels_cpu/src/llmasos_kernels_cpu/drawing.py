@@ -25,34 +25,53 @@ _CHOICE: Final = np.dtype(
 )
 
 
+#: Rows that are worth waking a thread for.
+_ROWS_A_THREAD: Final = 4
+
+
+#: The fields of ``_CHOICE`` from "biased" on, of a draw that changes no logit.
+_UNCHANGED: Final = (0, 0, 0, 0, 0, 0, 0, 0, 1.0, 0.0, 0.0)
+
+
 class CpuDraws:
-    """Draws tokens on one thread: the loader's own threads still wait for work on the others."""
+    """Draws tokens."""
 
     def __init__(self, name: str | None = None) -> None:
         """``name``: the instruction set; None: the one that is chosen."""
         self._name = name
 
-    def draw(self, rows: Sequence[Floats], draws: Sequence[Draw]) -> npt.NDArray[np.int64]:
+    def draw(self, rows: Sequence[Floats], draws: Sequence[Draw], *, threads: int = 1) -> npt.NDArray[np.int64]:
         """A token of each row of logits, contiguous float32 [vocab], which are not changed; -1 where a row holds NaN or infinity, or no
         token that may be chosen. Raises ``LLMasOSError`` where a draw has an id outside the vocabulary."""
-        kept: list[npt.NDArray[Any]] = []
-        return library.draw(rows, np.array([_choice(draw, kept) for draw in draws], _CHOICE), name=self._name)
+        choices, kept = _choices(draws)
+        tokens = library.draw(rows, choices, threads=min(threads, len(rows) // _ROWS_A_THREAD), name=self._name)
+        del kept
+        return tokens
 
 
-def _choice(draw: Draw, kept: list[npt.NDArray[Any]]) -> tuple[float, ...]:
-    """The fields of ``_CHOICE``; arrays that these point to and that ``draw`` does not hold are added to ``kept``."""
-    params, bias = draw.params, draw.params.logit_bias
-    cuts = (params.temperature, params.top_p, params.min_p, draw.point, params.top_k)
-    if not (bias or len(draw.seen) or len(draw.generated)):
-        return (*cuts, 0, 0, 0, 0, 0, 0, 0, 0, 1.0, 0.0, 0.0)
-    arrays: list[npt.NDArray[Any]] = [
-        np.fromiter(bias.keys(), np.int64, len(bias)),
-        np.ascontiguousarray(draw.seen, np.int64),
-        np.ascontiguousarray(draw.generated, np.int64),
-        np.fromiter(bias.values(), np.float32, len(bias)),
-        np.ascontiguousarray(draw.counts, np.float32),
-    ]
-    kept += arrays
-    addresses = (array.__array_interface__["data"][0] for array in arrays)
-    penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
-    return (*cuts, len(bias), len(draw.seen), len(draw.generated), *addresses, *penalties)
+def _choices(draws: Sequence[Draw]) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
+    """What the library takes, [n] of ``_CHOICE``, and the arrays that it points to."""
+    cuts = [(draw.params.temperature, draw.params.top_p, draw.params.min_p, draw.point, draw.params.top_k, *_UNCHANGED) for draw in draws]
+    choices, kept = np.array(cuts, _CHOICE), []
+    changing = [place for place, draw in enumerate(draws) if draw.params.logit_bias or len(draw.seen) or len(draw.generated)]
+    if changing:
+        some = [draws[place] for place in changing]
+        biases = [draw.params.logit_bias for draw in some]
+        # One array for all rows: finding where 64 arrays lie takes longer than copying them.
+        for number, field, arrays, dtype in (
+            ("biased", "biased_ids", [np.fromiter(bias.keys(), np.int64, len(bias)) for bias in biases] if any(biases) else [], np.int64),
+            ("biased", "biases", [np.fromiter(bias.values(), np.float32, len(bias)) for bias in biases] if any(biases) else [], np.float32),
+            ("seen", "seen_ids", [draw.seen for draw in some], np.int64),
+            ("generated", "generated_ids", [draw.generated for draw in some], np.int64),
+            ("generated", "counts", [draw.counts for draw in some], np.float32),
+        ):
+            if not arrays:
+                continue
+            joined = np.concatenate(arrays).astype(dtype, copy=False)
+            sizes = np.fromiter(map(len, arrays), np.int64, len(arrays))
+            choices[number][changing] = sizes
+            choices[field][changing] = joined.ctypes.data + joined.itemsize * (np.cumsum(sizes) - sizes)
+            kept.append(joined)
+        for field in ("repetition", "presence", "frequency"):
+            choices[field][changing] = [getattr(draw.params, f"{field}_penalty") for draw in some]
+    return choices, kept

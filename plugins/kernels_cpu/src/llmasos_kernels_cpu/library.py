@@ -53,7 +53,7 @@ def _library() -> ctypes.CDLL:
         ("bytes", number, [shape]),
         ("multiply", flag, [text, number, shape, pointer, number, *[pointer] * 4, real, pointer, flag, number, number, pointer]),
         ("attend", flag, [text, *[number] * 4, real, real, pointer, pointer, number, *[pointer] * 4, number, number, pointer]),
-        ("draw", flag, [text, pointer, number, number, pointer, pointer]),
+        ("draw", flag, [text, pointer, number, number, pointer, pointer, number]),
         ("take_rows", flag, [shape, pointer, number, pointer, number, pointer]),
         ("read", ctypes.c_uint64, [pointer, number, number]),
     ):
@@ -222,7 +222,7 @@ def attend(
     return output
 
 
-def draw(rows: Sequence[Floats], choices: npt.NDArray[Any], *, name: str | None = None) -> Integers:
+def draw(rows: Sequence[Floats], choices: npt.NDArray[Any], *, threads: int = 1, name: str | None = None) -> Integers:
     """A token of each row of logits, contiguous float32 [vocab]: int64 [n], -1 where a row has none; ``choices`` [n] as in ``drawing``."""
     tokens = np.empty(len(rows), np.int64)
     if not len(rows):
@@ -231,7 +231,8 @@ def draw(rows: Sequence[Floats], choices: npt.NDArray[Any], *, name: str | None 
     if any(row.shape != (vocab,) or row.dtype != _FLOAT or not row.flags.c_contiguous for row in rows) or len(choices) != len(rows):
         raise ValueError("The rows of logits are no contiguous float32 arrays of one length, with a choice for each.")
     count, addresses = len(rows), _addresses(rows)
-    _checked(_library().llmasos_kernels_draw(_named(name), addresses.ctypes.data, count, vocab, choices.ctypes.data, tokens.ctypes.data))
+    places = [array.ctypes.data for array in (choices, tokens)]
+    _checked(_library().llmasos_kernels_draw(_named(name), addresses.ctypes.data, count, vocab, *places, threads))
     return tokens
 
 
