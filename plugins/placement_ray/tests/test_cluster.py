@@ -57,6 +57,12 @@ class TestConformanceBySockets(PlacementConformance):
     options = {"channel": "socket"}  # noqa: RUF012
 
 
+def pause(process: psutil.Process) -> None:
+    """Returns once it is: until the signal reaches the thread that takes it, the others run on."""
+    process.suspend()
+    until(lambda: process.status() == psutil.STATUS_STOPPED, f"process {process.pid} does not stop")
+
+
 @pytest.mark.parametrize("channel", ["ray", "socket"])
 def test_a_seat_that_is_paused_is_lost_and_what_it_says_later_is_dropped(channel: str, nodes: Nodes) -> None:
     """However its messages travel. It is ended where it wakes, and its connection is closed."""
@@ -72,7 +78,7 @@ def test_a_seat_that_is_paused_is_lost_and_what_it_says_later_is_dropped(channel
         assert seat.send(b"pid")
         process = psutil.Process(int(told.get(timeout=SECONDS)))
         assert connections() == (channel == "socket")
-        process.suspend()
+        pause(process)
         seat.send(b"echo late")
         assert ends.get(timeout=SECONDS) == "gave no sign of life for 1 seconds (placement.silence), and was ended"
         process.resume()
@@ -236,11 +242,11 @@ def test_a_node_that_is_paused_is_fenced(model: llmasos.LanguageModel, nodes: No
     victim = replicas(model)[0]
     seat, raylet = psutil.Process(victim["pid"]), psutil.Process(nodes.raylet(node_of(victim)))
 
-    def pause() -> None:
-        raylet.suspend()
-        seat.suspend()
+    def pause_both() -> None:
+        pause(raylet)
+        pause(seat)
 
-    found = outcomes(model, pause)
+    found = outcomes(model, pause_both)
     check(found, model, "gave no sign of life for 4 seconds")
     until(lambda: whole(model), "no replica took the place of the one that was lost")
     seat.resume()
