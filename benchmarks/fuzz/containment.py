@@ -47,7 +47,7 @@ class _Events:
         self.forbidden: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.thread != threading.get_ident():
+        if self.thread is None or self.thread != threading.get_ident():  # None also where the interpreter ends, without modules
             return
         if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
             if isinstance(arguments[2], int) and arguments[2] & _WRITES:
