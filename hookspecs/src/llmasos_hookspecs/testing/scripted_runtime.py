@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -86,6 +86,15 @@ class ScriptedAnswer:
             self.ended.set()
         finally:
             self.cancel()
+
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
+        """Each of ``batches`` in turn."""
+        import contextlib
+
+        async with contextlib.aclosing(self.batches()) as batches:
+            async for batch in batches:
+                if (rest := receive(batch)) is not None:
+                    await rest
 
     def _steps(self) -> Iterator[Sequence[Event]]:
         sent = reasoning = 0

@@ -28,40 +28,38 @@ class Wakeups:
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
-        self._delivering: set[int] = set()
-        self._collected: dict[int, dict[Reader, list[Wake]]] = {}
+        self._collected: dict[int, dict[Reader, list[Wake]]] = {}  # by thread that delivers
 
     def post(self, reader: Reader, wake: Wake) -> None:
         """Have ``reader`` call ``wake``: at once, or at the end of this thread's ``with`` block."""
-        thread = threading.get_ident()
-        if thread in self._delivering:
-            with self._lock:
-                self._collected.setdefault(thread, {}).setdefault(reader, []).append(wake)
-        else:
+        collected = self._collected.get(threading.get_ident())
+        if collected is None:
             _post(reader, (wake,))
+        elif (wakes := collected.get(reader)) is None:
+            collected[reader] = [wake]
+        else:  # each of these without a lock, since it is done for each token
+            wakes.append(wake)
 
     def __enter__(self) -> None:
-        self._delivering.add(threading.get_ident())
+        self._collected.setdefault(threading.get_ident(), {})
 
     def __exit__(self, *_: object) -> None:
-        thread = threading.get_ident()
-        self._delivering.discard(thread)
-        if thread in self._collected:  # else nobody waits, and no step needs the lock
-            with self._lock:
-                last = self._collected.pop(thread, {})
-            _post_all(last)
+        collected = self._collected.pop(threading.get_ident(), {})
+        if collected:
+            self._post_all(collected)
 
     def flush(self) -> None:
         """Post what was collected; from any thread, where one that delivers hangs in a plugin."""
-        with self._lock:
-            collected, self._collected = self._collected, {}
-        for wakes in collected.values():
-            _post_all(wakes)
+        for collected in self._collected.copy().values():
+            self._post_all(collected)
 
-
-def _post_all(collected: dict[Reader, list[Wake]]) -> None:
-    for reader, wakes in collected.items():
-        _post(reader, wakes)
+    def _post_all(self, collected: dict[Reader, list[Wake]]) -> None:
+        for reader, wakes in collected.copy().items():
+            with self._lock:  # what one thread posts another does not
+                some = wakes[:]
+                del wakes[: len(some)]  # the thread that delivers may have appended to it in between
+            if some:
+                _post(reader, some)
 
 
 def _post(reader: Reader, wakes: Sequence[Wake]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from llmasos_hookspecs import Answer, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
+from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
@@ -20,7 +20,7 @@ from llmasos_serve_http.joint import Batched, joint_answer
 from llmasos_serve_http.keeping import Keeper, begin_stream
 from llmasos_serve_http.metrics import Measure, Metrics
 from llmasos_serve_http.outcome import Outcome
-from llmasos_serve_http.prefill import EVERY, Prefill
+from llmasos_serve_http.stream import Stream
 
 R = TypeVar("R")
 
@@ -198,16 +198,19 @@ class Answering:
         answer = await self._begun(generating, leaving)
         measure.accepted(answer.model)
         call.limited(answer.left)
-        pieces, outcome = [], Outcome()
+        pieces: list[PartEvent] = []
+        outcome = Outcome()
+
+        def take(batch: Sequence[Event]) -> None:
+            for event in batch:
+                if isinstance(event, PartEvent):
+                    measure.piece()
+                    pieces.append(event)
+                else:
+                    outcome.take(event)
+
         with self._watched(call, answer, leaving):
-            async with contextlib.aclosing(answer.batches()) as batches:
-                async for batch in batches:
-                    for event in batch:
-                        if isinstance(event, PartEvent):
-                            measure.piece()
-                            pieces.append(event)
-                        else:
-                            outcome.take(event)
+            await answer.deliver(take)
         if not self._ended(outcome, leaving, measure):
             raise Refused(self._reason(outcome))
         return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finishes=tuple(outcome.finishes)))
@@ -243,38 +246,13 @@ class Answering:
         answer = await self._begun(generating, leaving)
         measure.accepted(answer.model)
         call.limited(answer.left)
-        outcome = Outcome()
+        stream = Stream(call, rendering, answer, measure, keeper)
         with self._watched(call, answer, leaving):
-            # On a task of its own: each token would else resume a dozen coroutines between the connection and here.
-            headed = await asyncio.create_task(self._pieces(call, rendering, answer, outcome, measure, keeper))
-        if not self._ended(outcome, leaving, measure):
-            raise Refused(self._reason(outcome))
-        end = rendering.end(outcome.usage, outcome.finishes)
-        return end if headed else rendering.head(answer.model) + end
-
-    async def _pieces(self, call: Call, rendering: Rendering, answer: Batched, outcome: Outcome, measure: Measure, keeper: Keeper) -> bool:
-        """Send the pieces, each at once, and before the first how much of the prompt is computed; False where there was none."""
-        prefill = Prefill(rendering, answer)
-        if prefill.asked:
-            keeper.tell(prefill.news, EVERY)
-        parts: list[bytes] = []
-        headed = False
-        async with contextlib.aclosing(answer.batches()) as batches:
-            async for batch in batches:
-                for event in batch:
-                    if not isinstance(event, PartEvent):
-                        outcome.take(event)
-                        continue
-                    if not headed:
-                        headed, keeper.news = True, None
-                        measure.piece()
-                        await begin_stream(call, rendering.media_type)
-                        parts += [prefill.news(), rendering.head(answer.model)]
-                    parts.append(rendering.piece(event))
-                if (part := b"".join(parts)) and (rest := keeper.begin(part)) is not None:
-                    await rest
-                parts.clear()
-        return headed
+            await answer.deliver(stream.take)
+        if not self._ended(stream.outcome, leaving, measure):
+            await stream.flush()
+            raise Refused(self._reason(stream.outcome))
+        return stream.end()
 
     @contextlib.contextmanager
     def _watched(self, call: Call, answer: Batched, leaving: asyncio.Future[None]) -> Iterator[None]:

@@ -34,6 +34,7 @@ class Call:
         dialect: how it is told of errors.
         id: what client and log call it.
         facts: what is found out about it.
+        begin_part: ``part``, for those that are many: None where it was sent, else what is to be awaited.
         started: the answer has begun, so that an error can no longer be its status.
     """
 
@@ -51,7 +52,9 @@ class Call:
         self._receive = receive
         self._send = send
         self._exchange: Exchange | None = scope.get(EXCHANGE)  # there is none where something else than our connections carries the call
-        self._send_part: Callable[[bytes], Awaitable[None] | None] = self._send_message if self._exchange is None else self._exchange.part
+        self.begin_part: Final[Callable[[bytes], Awaitable[None] | None]] = (
+            self._send_message if self._exchange is None else self._exchange.part
+        )
         self._options = options
 
     @property
@@ -142,10 +145,6 @@ class Call:
         """A part of a body of unknown length; waits while the client does not read."""
         if (rest := self.begin_part(body)) is not None:
             await rest
-
-    def begin_part(self, body: bytes) -> Awaitable[None] | None:
-        """``part``, for those that are many: None where it was sent, else what is to be awaited."""
-        return self._send_part(body)
 
     def _send_message(self, body: bytes) -> Awaitable[None]:
         return self._send({"type": "http.response.body", "body": body, "more_body": True})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
 
 from llmasos_hookspecs import Answer, ErrorEvent, Event, FinishEvent, Prompt, PromptProgress, Remaining, TokenPrompt, UsageEvent
+
+
+Receive = Callable[[Sequence[Event]], Awaitable[None] | None]
 
 
 class Batched(Protocol):
@@ -21,7 +24,7 @@ class Batched(Protocol):
     def left(self) -> Remaining | None: ...
     @property
     def progress(self) -> PromptProgress | None: ...
-    def batches(self) -> AsyncGenerator[Sequence[Event], None]: ...
+    async def deliver(self, receive: Receive) -> None: ...
     def cancel(self) -> None: ...
 
 
@@ -62,46 +65,59 @@ class JointAnswer:
         for answer in self._answers:
             answer.cancel()
 
-    async def batches(self) -> AsyncGenerator[Sequence[Event], None]:
-        arrived: asyncio.Queue[list[Event] | None] = asyncio.Queue()
-        usages: list[UsageEvent] = []
-        finishes: list[FinishEvent] = []
-
-        async def read(answer: Answer, first: int) -> None:
-            try:
-                async with contextlib.aclosing(answer.batches()) as batches:
-                    async for batch in batches:
-                        arrived.put_nowait([_shifted(event, first) for event in batch])
-            finally:
-                arrived.put_nowait(None)
-
-        tasks = [asyncio.create_task(read(answer, place * self._n)) for place, answer in enumerate(self._answers)]
+    async def deliver(self, receive: Receive) -> None:
+        joined = _Joined(receive)
+        tasks = [
+            asyncio.create_task(answer.deliver(functools.partial(joined.take, place * self._n))) for place, answer in enumerate(self._answers)
+        ]
+        failed: Sequence[Event] = ()
         try:
-            left = len(tasks)
-            while left:
-                batch = await arrived.get()
-                left -= batch is None
-                parts: list[Event] = []
-                for event in batch or ():
-                    match event:
-                        case UsageEvent():
-                            usages.append(event)
-                        case FinishEvent():
-                            finishes.append(event)
-                        case ErrorEvent():
-                            yield [*parts, event]
-                            return
-                        case _:
-                            parts.append(event)
-                if parts:
-                    yield parts
             await asyncio.gather(*tasks)
-            yield [_sum(usages), *sorted(finishes, key=lambda finish: finish.index)]
+        except _Failed as failure:
+            failed = failure.events
         finally:
             self.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        if (rest := receive(failed or joined.last())) is not None:
+            await rest
+
+
+class _Failed(Exception):
+    """One of several answers did; ``events``: its last ones, of which the error is the last."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events: Final = events
+
+
+class _Joined:
+    """Passes on the parts of several answers, and keeps how they ended."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive: Final = receive
+        self._usages: list[UsageEvent] = []
+        self._finishes: list[FinishEvent] = []
+
+    def take(self, first: int, batch: Sequence[Event]) -> Awaitable[None] | None:
+        """A batch of the answers from ``first`` on. Raises ``_Failed`` where one has."""
+        parts: list[Event] = []
+        for event in batch:
+            shifted = _shifted(event, first)
+            match shifted:
+                case UsageEvent():
+                    self._usages.append(shifted)
+                case FinishEvent():
+                    self._finishes.append(shifted)
+                case ErrorEvent():
+                    raise _Failed([*parts, shifted])
+                case _:
+                    parts.append(shifted)
+        return self._receive(parts) if parts else None
+
+    def last(self) -> Sequence[Event]:
+        """The last events, once all have ended."""
+        return [_sum(self._usages), *sorted(self._finishes, key=lambda finish: finish.index)]
 
 
 async def joint_answer(
