@@ -23,9 +23,9 @@ from llmasos_serve_http.threads import Threads
 from .http_clients import chat_body
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-#: Calls of Python and of C functions that one more token costs: 42 when this was written, with the turn of the event loop that 64 streams
-#: share; 57 where each token resumes all coroutines of its request, 122 before chunks were prepared, and parts written past ASGI.
-MOST_CALLS = 48
+#: Calls of Python and of C functions that one more token costs: 39 when this was written, with the turn of the event loop that 64 streams
+#: share; 53 where each token resumes a task, 122 before chunks were prepared, and parts written past ASGI.
+MOST_CALLS = 45
 #: Of a stream of one token, on a connection of its own: 985 when this was written; 2,130 with h11, six tasks and a regular expression for
 #: each route.
 MOST_CALLS_OF_A_REQUEST = 1500

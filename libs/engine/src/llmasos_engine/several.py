@@ -94,8 +94,8 @@ class Delivery:
         self._halted = self._new_halt()
 
     async def run(self) -> None:
-        """Return once all tickets have ended, or after ``stop``. What the function raises is raised here. Where this ends early, the tickets
-        are cancelled."""
+        """Return once all tickets have ended, or after ``stop``. What the function raises is raised here. Where this ends early, the
+        tickets are cancelled."""
         try:
             for place, ticket in enumerate(self._tickets):
                 ticket.listen(functools.partial(self._arrive, ticket, place))

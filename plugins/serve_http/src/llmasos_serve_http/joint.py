@@ -11,7 +11,7 @@ import attrs
 
 from llmasos_hookspecs import Answer, ErrorEvent, Event, FinishEvent, Prompt, PromptProgress, Remaining, TokenPrompt, UsageEvent
 
-
+#: Gets a batch of events; what it returns is awaited before it gets the next.
 Receive = Callable[[Sequence[Event]], Awaitable[None] | None]
 
 
@@ -67,9 +67,8 @@ class JointAnswer:
 
     async def deliver(self, receive: Receive) -> None:
         joined = _Joined(receive)
-        tasks = [
-            asyncio.create_task(answer.deliver(functools.partial(joined.take, place * self._n))) for place, answer in enumerate(self._answers)
-        ]
+        takes = [functools.partial(joined.take, place * self._n) for place in range(len(self._answers))]
+        tasks = [asyncio.create_task(answer.deliver(take)) for answer, take in zip(self._answers, takes, strict=True)]
         failed: Sequence[Event] = ()
         try:
             await asyncio.gather(*tasks)
