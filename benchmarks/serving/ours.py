@@ -48,11 +48,19 @@ def beside_the_engine() -> float:
     """Seconds of processor time of the process, without those of the engine."""
     threads = {thread.native_id: thread.name for thread in threading.enumerate()}
     engine = sum(
-        int((task / "schedstat").read_text().split()[0])
+        _nanoseconds(task)
         for task in Path("/proc/self/task").iterdir()
         if threads.get(int(task.name), _LOOP) == _LOOP  # those that Python does not know are the library's
     )
     return time.process_time() - engine / 1e9
+
+
+def _nanoseconds(task: Path) -> int:
+    """Processor time of a thread; none of one that has ended meanwhile, which is no engine's."""
+    try:
+        return int((task / "schedstat").read_text().split()[0])
+    except OSError:
+        return 0
 
 
 async def in_process(runtime: Runtime, work: Work) -> Run:

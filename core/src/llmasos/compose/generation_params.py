@@ -146,6 +146,7 @@ class GenerationParams:
         adapter = arguments.get(_ADAPTER) or ""
         if not isinstance(adapter, str):
             raise RequestError(f"adapter is {adapter!r}, and it must be the name of an adapter of the model, or None.", _ADAPTER)
+        chat = {name: arguments[name] for name in _CHAT if name in arguments}
         return cls(
             sampling=SamplingParams(
                 **{name: value for name, value in arguments.items() if name in _SAMPLING},
@@ -157,7 +158,7 @@ class GenerationParams:
             priority=priority,
             weight=float(weight),
             deadline=deadline,
-            chat=ChatOptions.of(**{name: arguments[name] for name in _CHAT if name in arguments}),
+            chat=ChatOptions.of(**chat) if chat else ChatOptions(),
             adapter=adapter,
             **languages,
         )
