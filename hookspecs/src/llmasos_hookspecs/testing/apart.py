@@ -1,14 +1,28 @@
-"""Runs a function in a plain child process, for contexts without core; of the limits only the clock's is enforced."""
+"""Runs a function in a child process, for contexts without core; of the limits only the clock's is enforced.
+
+To start Python and import the function's module takes longer than most of these functions do, and a loader's tests call one for each file
+that they spoil. So on Linux each call runs in a fork of a process that has imported the module, and done nothing else.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import importlib
+import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import IO, Any, Final
 
-from llmasos_hookspecs.apart import ApartLimits, pack, result
+import attrs
+
+from llmasos_hookspecs.apart import ApartLimits, answer, named, pack, result, unpack
 from llmasos_hookspecs.errors import ApartError, PluginError
 
 _CHILD: Final = """
@@ -21,22 +35,151 @@ with os.fdopen(os.dup(1), "wb") as out:
     out.write(answer(named(function), arguments))
 """
 
+_FORKING: Final = """
+import sys
+sys.path[:] = {path!r}
+from llmasos_hookspecs.testing.apart import fork_for_calls
+fork_for_calls({module!r})
+"""
+
+#: Environment variables of the process that forks, as core's children have them: libraries start no compute threads.
+_ONE_THREAD: Final = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+
+#: What a process that forks says first: whether it can. A fork of a process with threads might wait for a lock that one of them holds.
+_CAN, _CANNOT = b"+", b"-"
+#: Bytes of the length that stands before each answer; the greatest one says that there is none in time.
+_LENGTH: Final = 8
+_LATE: Final = (1 << 8 * _LENGTH) - 1
+
 
 def run_child(function: str, arguments: Sequence[Any], limits: ApartLimits) -> Any:
     """``Context.apart``; raises as that."""
-    path = [place for place in sys.path if os.path.isabs(place)]
     try:
         call = pack([function, list(arguments)])
     except TypeError as error:
         raise PluginError(f"context.apart was called wrongly: {error}; this is a fault of the plugin.") from error
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", _CHILD.format(path=path)],
-            input=call,
-            capture_output=True,
-            timeout=limits.seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        data = _in_fork(function.partition(":")[0], call, limits.seconds) if sys.platform == "linux" else None
+        if data is None:
+            data = subprocess.run(_command(_CHILD), input=call, capture_output=True, timeout=limits.seconds, check=False).stdout
+    except (TimeoutError, subprocess.TimeoutExpired):
         raise ApartError(f"it takes longer than {limits.seconds:g} seconds", "Timeout") from None
-    return result(done.stdout[: limits.output])
+    return result(data[: limits.output])
+
+
+def _command(code: str, **values: Any) -> list[str]:
+    return [sys.executable, "-I", "-c", code.format(path=[place for place in sys.path if os.path.isabs(place)], **values)]
+
+
+@attrs.frozen(eq=False)
+class _Forking:
+    """A process that has imported a module and runs each call in a fork; ``made_for`` says for what, and in which surroundings."""
+
+    made_for: tuple[Any, ...]
+    process: subprocess.Popen[bytes]
+    into: IO[bytes]
+    out: IO[bytes]
+    can: bool
+
+    @classmethod
+    def start(cls, module: str, made_for: tuple[Any, ...], seconds: float) -> _Forking:
+        process = subprocess.Popen(
+            _command(_FORKING, module=module),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ONE_THREAD},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], seconds)
+        if not ready:
+            process.kill()
+        said = process.stdout.read(1)
+        found = cls(made_for, process, process.stdin, process.stdout, said != _CANNOT)
+        if not ready:
+            found.end()
+            raise TimeoutError
+        return found
+
+    def run(self, call: bytes, seconds: float) -> bytes:
+        """The answer to a call, or nothing. Raises ``TimeoutError``."""
+        with contextlib.suppress(BrokenPipeError):  # importing the module ended the process
+            self.into.write(json.dumps([os.getcwd(), seconds, len(call)]).encode() + b"\n" + call)
+            self.into.flush()
+        length = int.from_bytes(self.out.read(_LENGTH), "big")
+        if length == _LATE:
+            raise TimeoutError
+        return self.out.read(length)
+
+    def end(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.into.close()
+        self.process.wait()
+        self.out.close()
+
+
+#: One at a time: tests of one plugin follow one another, and a framework takes memory.
+_forking: _Forking | None = None
+_one_call = threading.Lock()
+
+
+def _in_fork(module: str, call: bytes, seconds: float) -> bytes | None:
+    """The answer to a call, from a fork of a process that has imported the module; None where that cannot be had. Raises ``TimeoutError``."""
+    global _forking
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    made_for = (os.getpid(), module, tuple(sys.path), tuple(sorted(surroundings.items())))
+    with _one_call:
+        if _forking is None or _forking.made_for != made_for or _forking.process.poll() is not None:
+            _end_forking()
+            _forking = _Forking.start(module, made_for, seconds)
+        return _forking.run(call, seconds) if _forking.can else None
+
+
+@atexit.register
+def _end_forking() -> None:
+    global _forking
+    ended, _forking = _forking, None
+    if ended is not None and ended.made_for[0] == os.getpid():
+        ended.end()
+
+
+def fork_for_calls(module: str) -> None:
+    """In the process that forks: import the module, then answer the calls that come in, until there are no more."""
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):  # what a library prints is not the answer
+        os.dup2(nowhere, number)
+    with contextlib.suppress(BaseException):  # each call fails at it again, and says so
+        importlib.import_module(module)
+    answers.write(_CAN if len(os.listdir("/proc/self/task")) == 1 else _CANNOT)
+    answers.flush()
+    while line := calls.readline():
+        folder, seconds, size = json.loads(line)
+        call = calls.read(size)
+        source, target = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(source)
+            os.chdir(folder)
+            function, arguments = unpack(call)
+            with os.fdopen(target, "wb") as file:
+                file.write(answer(named(function), arguments))
+            os._exit(0)  # without finalizers, as many a library's do not know of the fork
+        os.close(target)
+        with os.fdopen(source, "rb", buffering=0) as file:
+            found = _all(file, time.monotonic() + seconds)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        answers.write((_LATE if found is None else len(found)).to_bytes(_LENGTH, "big") + (found or b""))
+        answers.flush()
+
+
+def _all(file: IO[bytes], deadline: float) -> bytes | None:
+    """What is written to a pipe until it is closed; None where that takes longer than to ``deadline``."""
+    found = b""
+    while select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not (part := file.read(1 << 20)):
+            return found
+        found += part
+    return None
