@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
 
 from llmasos_backend_torch.exported.archive import _check_graph
 from llmasos_backend_torch.exported.operators import OPERATORS
@@ -63,6 +64,33 @@ def shallow(saved: Saved) -> PreTrainedModel:
     return model
 
 
+class Attending(nn.Module):
+    """A decoder of one layer that takes what those of transformers take, and is exported in a twentieth of the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.tokens, self.places, self.head = nn.Embedding(160, 16), nn.Embedding(512, 16), nn.Linear(16, 160)
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None, use_cache: bool = False
+    ) -> CausalLMOutput:
+        count = input_ids.shape[1]
+        x = self.tokens(input_ids) + self.places(torch.arange(count)[None] if position_ids is None else position_ids)
+        hidden = torch.ones(count, count).triu(1)[None] > 0
+        if attention_mask is not None:
+            hidden = hidden | (attention_mask[:, None] == 0)
+        scores = (self.query(x) @ self.key(x).transpose(1, 2)).masked_fill(hidden, -1e9)
+        return CausalLMOutput(logits=self.head(x + scores.softmax(-1) @ self.value(x)))
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("llama", marks=pytest.mark.long)])
+def decoder(request: pytest.FixtureRequest, saved: Saved) -> Any:
+    """What is exported where it matters what is made of its inputs and outputs, and not how it computes."""
+    return Attending().eval() if request.param == "small" else request.getfixturevalue("shallow")
+
+
 @pytest.fixture(scope="module")
 def program(shallow: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedModel, Path]:
     return shallow, export(shallow, tmp_path_factory.mktemp("pt2") / "model.pt2")
@@ -95,7 +123,7 @@ def test_any_length(program: tuple[PreTrainedModel, Path], load_engine: Load) ->
     check(engine, model)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True])
 def test_fixed_length(masked: bool, shallow: PreTrainedModel, tmp_path: Path, load_engine: Load) -> None:
     """A program of one length takes shorter sequences, padded behind, with or without an attention mask."""
     engine = load_engine(export(shallow, tmp_path / "fixed.pt2", fixed=True, masked=masked))
@@ -163,50 +191,50 @@ def saved_program(module: nn.Module, path: Path, given: dict[str, Tensor], dynam
 
 
 @pytest.mark.parametrize("form", ["positions", "keywords", "tokens", "batch of two", "shared length", "any batch"])
-def test_inputs_are_bound_by_name(form: str, shallow: PreTrainedModel, tmp_path: Path, load_engine: Load) -> None:
+def test_inputs_are_bound_by_name(form: str, decoder: Any, tmp_path: Path, load_engine: Load) -> None:
     """Positions are not taken for a mask; keyword arguments, unknown names of a single input, fixed batches and masks of the same length
-    as the ids all give the shallow's logits."""
+    as the ids all give the decoder's logits."""
     tokens = torch.zeros(1, 24, dtype=torch.int64)
     mask, places = torch.ones_like(tokens), torch.arange(24)[None]
     axis, path = {1: LENGTH}, tmp_path / "model.pt2"
     match form:
         case "positions":
             given = {"input_ids": tokens, "position_ids": places}
-            saved_program(Positions(shallow), path, given, {"input_ids": axis, "position_ids": axis})
+            saved_program(Positions(decoder), path, given, {"input_ids": axis, "position_ids": axis})
         case "keywords":
             given = {"attention_mask": mask, "input_ids": tokens}
-            saved_program(Keywords(shallow), path, given, {"attention_mask": axis, "input_ids": axis}, keywords=True)
+            saved_program(Keywords(decoder), path, given, {"attention_mask": axis, "input_ids": axis}, keywords=True)
         case "tokens":
-            saved_program(Tokens(shallow), path, {"sequence": tokens}, {"sequence": axis})
+            saved_program(Tokens(decoder), path, {"sequence": tokens}, {"sequence": axis})
         case "batch of two":
-            saved_program(Tokens(shallow), path, {"sequence": tokens.repeat(2, 1)}, {"sequence": axis})
+            saved_program(Tokens(decoder), path, {"sequence": tokens.repeat(2, 1)}, {"sequence": axis})
         case "shared length":
             given = {"input_ids": tokens, "attention_mask": mask}
             free = {1: torch.export.Dim("length")}
-            saved_program(Logits(shallow), path, given, {"input_ids": free, "attention_mask": free})
+            saved_program(Logits(decoder), path, given, {"input_ids": free, "attention_mask": free})
         case "any batch":
             free = {0: torch.export.Dim("batch", min=1, max=8), 1: LENGTH}
-            saved_program(Tokens(shallow), path, {"sequence": tokens.repeat(3, 1)}, {"sequence": free})
-    check(load_engine(path), shallow)
+            saved_program(Tokens(decoder), path, {"sequence": tokens.repeat(3, 1)}, {"sequence": free})
+    check(load_engine(path), decoder)
 
 
-def test_logits_of_the_last_token_alone_are_used_as_such(shallow: PreTrainedModel, tmp_path: Path, load_engine: Load) -> None:
+def test_logits_of_the_last_token_alone_are_used_as_such(decoder: Any, tmp_path: Path, load_engine: Load) -> None:
     """The program runs once for each token whose logits are wanted, and the engine says so; padded lengths are refused at load."""
     tokens = torch.zeros(1, 24, dtype=torch.int64)
     free = {"input_ids": {1: torch.export.Dim("length", min=1, max=64)}}
-    engine = load_engine(saved_program(LastOnly(shallow), tmp_path / "last.pt2", {"input_ids": tokens}, free))
+    engine = load_engine(saved_program(LastOnly(decoder), tmp_path / "last.pt2", {"input_ids": tokens}, free))
     assert "last token only" in engine.info.notes[1]
-    check(engine, shallow)
+    check(engine, decoder)
     with pytest.raises(UnsupportedModel, match="no fewer than 24 tokens"):
-        load_engine(saved_program(LastOnly(shallow), tmp_path / "fixed.pt2", {"input_ids": tokens}, {"input_ids": None}))
+        load_engine(saved_program(LastOnly(decoder), tmp_path / "fixed.pt2", {"input_ids": tokens}, {"input_ids": None}))
 
 
-def test_what_a_program_computes_wrongly_is_found_at_load(shallow: PreTrainedModel, tmp_path: Path, load_engine: Load) -> None:
-    """A shallow that looks ahead, a length past its table of positions, an unknown input, and weights that are no numbers."""
+def test_what_a_program_computes_wrongly_is_found_at_load(decoder: Any, tmp_path: Path, load_engine: Load) -> None:
+    """A decoder that looks ahead, a length past its table of positions, an unknown input, and weights that are no numbers."""
     tokens = torch.zeros(1, 24, dtype=torch.int64)
     free = {"input_ids": {1: LENGTH}}
     with pytest.raises(UnsupportedModel, match="looks back only"):
-        load_engine(saved_program(Uncausal(shallow), tmp_path / "ahead.pt2", {"input_ids": tokens}, free))
+        load_engine(saved_program(Uncausal(decoder), tmp_path / "ahead.pt2", {"input_ids": tokens}, free))
     with pytest.raises(UnsupportedModel, match="fails at a text of 64 tokens"):
         load_engine(saved_program(Learned(), tmp_path / "table.pt2", {"input_ids": tokens}, free))
     broken = Learned()

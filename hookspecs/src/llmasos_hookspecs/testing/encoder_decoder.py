@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -75,6 +76,12 @@ def _takes_all(checkpoint: Checkpoint) -> None:
     """``Component.takes`` of a loader that has none."""
 
 
+@functools.cache
+def _covered_cases(tests: type[EncoderDecoderConformance]) -> tuple[str, ...]:
+    """Once a class: each of the cases is made to ask the loader whether it takes it."""
+    return tuple(tests.covered_cases())
+
+
 class EncoderDecoderConformance(PluginConformance, standard=True):
     """Subclass it beside ``LoaderConformance`` where a loader takes encoder-decoders::
 
@@ -98,7 +105,7 @@ class EncoderDecoderConformance(PluginConformance, standard=True):
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run engine tests once a case."""
         if "case" in metafunc.fixturenames:
-            metafunc.parametrize("case", self.covered_cases(), scope="class")
+            metafunc.parametrize("case", _covered_cases(type(self)), scope="class")
 
     @classmethod
     def covered_cases(cls) -> list[str]:

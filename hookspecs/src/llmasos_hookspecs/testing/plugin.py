@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -30,6 +31,21 @@ HEAVY = frozenset(
         *("fastapi", "uvicorn", "starlette", "requests", "httpx", "aiohttp"),
     }
 )
+
+
+@functools.cache
+def _imported_with(name: str, path: tuple[str, ...], version: object) -> frozenset[str]:
+    """The modules that there are once a plugin's module alone was imported and described itself: the same for each class that proves it."""
+    code = f"import sys, {name}; {name}.llmasos_component(); print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {[p for p in path if os.path.isabs(p)]!r}\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, f"{name} cannot be imported alone: {run.stderr.strip()}"
+    return frozenset(run.stdout.split())
 
 
 class PluginConformance(StandardTests, standard=True):
@@ -113,16 +129,8 @@ class PluginConformance(StandardTests, standard=True):
     def test_import_is_light(self, sandbox: PluginSandbox) -> None:
         """Importing the module and calling ``llmasos_component`` imports no framework, and nothing of core."""
         name = sandbox.module.__name__
-        code = f"import sys, {name}; {name}.llmasos_component(); print(*sys.modules)"
-        run = subprocess.run(
-            [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {[p for p in sys.path if os.path.isabs(p)]!r}\n{code}"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert run.returncode == 0, f"{name} cannot be imported alone: {run.stderr.strip()}"
-        loaded = {module.partition(".")[0] for module in run.stdout.split()}
+        file = sandbox.module.__file__
+        loaded = {module.partition(".")[0] for module in _imported_with(name, tuple(sys.path), file and os.stat(file).st_mtime_ns)}
         heavy = sorted(loaded & (HEAVY | set(sandbox.component.frameworks)))
         assert not heavy, f"Importing {name} imports {', '.join(heavy)}; import them inside the hook that needs them."
         core = "llmasos" in loaded and not name.startswith("llmasos.")  # core's own sources live in core
