@@ -75,7 +75,7 @@ def reference() -> Any:
 def test_a_template_renders_as_transformers_does(name: str, reference: Any) -> None:
     template = ChatTemplate(TEMPLATES[name], TOKENS, "here")
 
-    @settings(max_examples=max(100, settings.default.max_examples), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=settings.default.max_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(message, min_size=1, max_size=5), st.booleans())
     def check(messages: list[dict[str, Any]], add: bool) -> None:
         try:
@@ -196,6 +196,7 @@ def test_a_template_that_asks_for_much_time_or_memory_is_stopped(name: str, monk
     # Tracing memory makes steps slow.
     monkeypatch.setattr(limits, "MAX_STEPS", 20_000)
     monkeypatch.setattr(limits, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "MAX_READ", 1 << 24)
     tracemalloc.start()
     try:
         with pytest.raises(LLMasOSError) as caught:

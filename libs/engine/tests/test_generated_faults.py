@@ -191,14 +191,29 @@ def calls_to_try(count: int) -> list[int]:
     return list(range(count)) if ALL else sorted({0, 1, 2, count // 2, count - 1} & set(range(count)))
 
 
+#: The run without a fault, once it was made.
+FAULTLESS: list[Trial] = []
+
+
 @pytest.fixture
 def faultless(trial: Callable[..., Trial]) -> Trial:
     """A run without a fault: how often each method is called, and the answers that are right."""
-    found = trial()
-    found.answers = found.run()
-    assert not [each for each in found.answers.values() if isinstance(each, BaseException)]
-    found.check_balance()
-    return found
+    if not FAULTLESS:
+        found = trial()
+        found.answers = found.run()
+        assert not [each for each in found.answers.values() if isinstance(each, BaseException)]
+        found.check_balance()
+        FAULTLESS.append(found)
+    return FAULTLESS[0]
+
+
+def methods_and_errors(methods: tuple[str, ...], whole: str) -> list[Any]:
+    """Every method with every error; on each change every error in the method ``whole``, and two in each of the others."""
+    return [
+        pytest.param(method, error, marks=() if method == whole or error in ("RuntimeError", "SystemExit") else pytest.mark.long)
+        for method in methods
+        for error in ERRORS
+    ]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -209,8 +224,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
-@pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("method", ENGINE)
+@pytest.mark.parametrize(("method", "error"), methods_and_errors(ENGINE, "step"))
 def test_an_engine_that_fails_keeps_nobody_waiting(
     trial: Callable[..., Trial], faultless: Trial, method: str, error: str, for_ever: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,8 +249,7 @@ def test_an_engine_that_fails_keeps_nobody_waiting(
 
 
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
-@pytest.mark.parametrize("error", [*ERRORS])
-@pytest.mark.parametrize("method", POLICY)
+@pytest.mark.parametrize(("method", "error"), methods_and_errors(POLICY, "rank"))
 def test_a_policy_that_fails_changes_no_answer(
     trial: Callable[..., Trial], faultless: Trial, method: str, error: str, for_ever: bool
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from llmasos_engine import cuts
 from llmasos_engine.cuts import largest
@@ -16,7 +17,8 @@ from llmasos_engine.sampler import SamplingState, candidates, log_probability, s
 from llmasos_hookspecs import SamplingParams
 from llmasos_hookspecs.testing.drawing import acceptable_tokens
 
-ROWS = 200
+#: On each change 60, with `make test-long` 200.
+ROWS = min(200, settings.default.max_examples + 10)
 VOCAB = 1531  # a prime: no block divides it
 
 
@@ -103,7 +105,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("params", OPTIONS, ids=str)
 def test_distribution_is_that_of_transformers(params: dict[str, Any]) -> None:
-    """Each option and their combinations leave the distribution that transformers' processors leave, on 200 random rows."""
+    """Each option and their combinations leave the distribution that transformers' processors leave, on random rows."""
     rng = np.random.default_rng(5)
     for logits in rows(11):
         prompt = rng.integers(0, VOCAB, 20).tolist()
@@ -155,7 +157,15 @@ def test_forbidden_tokens_are_no_candidates() -> None:
     assert candidates(logits, SamplingParams(temperature=1.0, top_k=50))[0].tolist() == [5, 77, 499]
 
 
-@pytest.mark.parametrize("params", [{}, {"top_k": 20}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 5, "top_p": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        *(pytest.param(each, marks=pytest.mark.long) for each in ({"top_k": 20}, {"top_p": 0.8}, {"min_p": 0.1})),
+        {"top_k": 5, "top_p": 0.5},
+    ],
+    ids=str,
+)
 def test_draws_follow_the_distribution(params: dict[str, Any]) -> None:
     """20,000 draws agree with the distribution they are drawn from (chi-squared, at one in ten thousand)."""
     logits = (np.random.default_rng(3).standard_normal(700) * 3).astype(np.float32)

@@ -41,19 +41,27 @@ MODELS = [
 ]
 
 
+#: On each change each switch on and off in both kinds: those with an even number of them on, and none twice.
+WIDE = [
+    options if (options["add_dummy_prefix"] + options["remove_extra_whitespaces"] + (options["normalization_rule_name"] == "identity")) % 2
+    else pytest.param(options, marks=pytest.mark.long)
+    for options in MODELS
+]  # fmt: skip
+
+
 def names(options: dict[str, Any]) -> str:
     flags = ("byte_fallback", "add_dummy_prefix", "remove_extra_whitespaces")
     return "-".join([options["model_type"], *(flag for flag in flags if options[flag]), options["normalization_rule_name"]])
 
 
-@pytest.mark.parametrize("options", MODELS, ids=names)
+@pytest.mark.parametrize("options", WIDE, ids=names)
 def test_a_model_file_gives_the_librarys_tokens(options: dict[str, Any], tmp_path: Path, strings: list[str]) -> None:
     (tmp_path / "tokenizer.model").write_bytes(train(**options))
     tokenizer = SentencePieceTokenizer(read_sentencepiece(tmp_path / "tokenizer.model"), named={}, eos_token_ids=frozenset())
     same(tokenizer, sentencepiece.SentencePieceProcessor(model_proto=train(**options)), strings)
 
 
-@pytest.mark.parametrize("options", MODELS, ids=names)
+@pytest.mark.parametrize("options", WIDE, ids=names)
 def test_a_gguf_file_gives_the_librarys_tokens(options: dict[str, Any], write_tokenizer: Any, tmp_path: Path, strings: list[str]) -> None:
     """With the metadata that llama.cpp's converter writes: rules for characters and about spaces stand in it where there are any."""
     data = train(**options)

@@ -10,19 +10,27 @@ from llmasos_hookspecs.testing import TRAIT_CASES, EncoderConformance, LoaderCon
 
 
 class TestConformance(LoaderConformance):
+    """The decoders whose graphs differ most; test_families.py has all of them."""
+
+    module = "llmasos_backend_onnx"
+    cases = ("llama", "mistral", "llama-q4-minimums", "llama-biases", "llama-q8", "phi")
+
+
+@pytest.mark.long
+class TestEveryCase(LoaderConformance):
     module = "llmasos_backend_onnx"
 
 
 class TestFloat32(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"precision": "fp32"}
-    cases = ("llama", "qwen3", "llama-q4-minimums")
+    cases = ("llama-q4-minimums", "qwen3")
 
 
 class TestInt8(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"precision": "int8"}
-    cases = ("llama", "qwen2")
+    cases = ("llama",)
 
 
 class TestInt4(LoaderConformance):
@@ -43,15 +51,20 @@ class TestOwnKernels(LoaderConformance):
 class TestInexactDrafts(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"exact_drafts": False}
-    cases = ("llama", "llama-q4-minimums")
+    cases = ("llama",)
 
 
 class TestTraits(LoaderConformance):
-    """Decoders beyond the plain form on every path."""
+    """Decoders beyond the plain form on every path: windows and capped scores, and layers that are computed side by side."""
 
     module = "llmasos_backend_onnx"
-    cases = tuple(TRAIT_CASES)
-    path_cases = cases
+    cases = path_cases = ("gemma2", "gpt_neox")
+
+
+@pytest.mark.long
+class TestEveryTrait(LoaderConformance):
+    module = "llmasos_backend_onnx"
+    cases = path_cases = tuple(TRAIT_CASES)
 
 
 @pytest.mark.long

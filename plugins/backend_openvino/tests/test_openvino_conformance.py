@@ -12,6 +12,15 @@ from .exporting import export
 
 
 class TestConformance(LoaderConformance):
+    """The decoders whose graphs differ most; test_openvino_families.py has more of them."""
+
+    module = "llmasos_backend_openvino"
+    options: ClassVar[dict[str, str]] = {"precision": "f32"}
+    cases = ("llama", "mistral", "llama-q4-minimums", "llama-biases", "gemma2", "phi")
+
+
+@pytest.mark.long
+class TestEveryCase(LoaderConformance):
     module = "llmasos_backend_openvino"
     options: ClassVar[dict[str, str]] = {"precision": "f32"}
 

@@ -152,7 +152,15 @@ def test_bfloat16_keeps_stored_codes_and_rounds_floats(start: Any) -> None:
     "options",
     [{"precision": "f32"}, pytest.param({"precision": "bf16"}, marks=needs_bfloat16), {"precision": "f32", "activations": "int8"}],
 )
-@pytest.mark.parametrize("case", ["llama", "llama-biases", "qwen2", "qwen3", "llama-q8", "llama-q4-zeros", "llama-q4-minimums"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "llama-biases",
+        "qwen2",
+        "llama-q4-minimums",
+        *(pytest.param(case, marks=pytest.mark.long) for case in ("llama", "qwen3", "llama-q8", "llama-q4-zeros")),
+    ],
+)
 def test_memory_is_foreseen(start: Any, case: str, options: dict[str, Any]) -> None:
     """``predict`` tells weights and cache to the byte where all layers are alike."""
     checkpoint = tiny_checkpoint(case)

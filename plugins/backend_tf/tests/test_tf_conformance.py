@@ -2,10 +2,21 @@
 
 from typing import ClassVar
 
+import pytest
+
 from llmasos_hookspecs.testing import LoaderConformance
 
 
 class TestConformance(LoaderConformance):
+    """The decoders whose graphs differ most; test_tf_families.py has more of them."""
+
+    module = "llmasos_backend_tf"
+    cases = ("llama", "mistral", "llama-q4-minimums", "gemma2", "phi")
+    path_cases = ("llama", "llama-q4-minimums")
+
+
+@pytest.mark.long
+class TestEveryCase(LoaderConformance):
     module = "llmasos_backend_tf"
 
 

@@ -193,7 +193,9 @@ def keras_logits(model: Any) -> Any:
     return np.asarray(model.token_embedding(model(given), reverse=True))[0]
 
 
-@pytest.mark.parametrize("kind", ["llama", "llama3", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "kind", ["llama3", "qwen2", "qwen3", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("llama", "mistral"))]
+)
 def test_presets_of_the_family_run_with_a_cache(kind: str, tmp_path: Path) -> None:
     """Prefill and decode of a preset give the logits of KerasHub's own model, through the KV cache."""
     model = backbone(kind)

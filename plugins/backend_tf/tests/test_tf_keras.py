@@ -120,8 +120,16 @@ def test_the_rotation_is_that_of_keras_hub(rope: dict[str, Any], tmp_path: Path,
     same(in_pieces(engine, TOKENS), logits(model, TOKENS), 1e-5)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4"])
-@pytest.mark.parametrize("make", [lambda: gpt2(64), llama3], ids=["gpt2", "llama3"])
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [
+        pytest.param(
+            make, mode, marks=() if (name, mode) in (("gpt2", "int8"), ("llama3", "int4")) else pytest.mark.long, id=f"{name}-{mode}"
+        )
+        for name, make in (("gpt2", lambda: gpt2(64)), ("llama3", llama3))
+        for mode in ("int8", "int4")
+    ],
+)
 def test_quantised_presets_run_as_keras_hub_has_them(make: Callable[[], Any], mode: str, tmp_path: Path, load_tf: Load) -> None:
     """A preset stored in codes is computed from its codes, as KerasHub computes what it reads back."""
     model = make()
@@ -313,7 +321,7 @@ def test_weights_of_a_preset_lie_beside_its_index(gpt2_preset: Path, tmp_path: P
         load_tf(tmp_path / "preset", "keras")
 
 
-@pytest.mark.parametrize("value", [[1], "a", None, -1, 2**40], ids=str)
+@pytest.mark.parametrize("value", ["a", None, *(pytest.param(each, marks=pytest.mark.long) for each in ([1], -1, 2**40))], ids=str)
 @pytest.mark.parametrize("key", ["rope_max_wavelength", "rope_position_scaling_factor", "num_layers"])
 def test_a_setting_of_a_preset_of_another_type_is_refused_or_harmless(
     key: str, value: Any, llama3_preset: Path, tmp_path: Path, load_tf: Load
@@ -327,9 +335,13 @@ def test_a_setting_of_a_preset_of_another_type_is_refused_or_harmless(
         load_tf(tmp_path / "preset", "keras", context=16)
 
 
-@pytest.mark.parametrize("key", ["num_layers", "hidden_dim", "intermediate_dim", "vocabulary_size"])
 @pytest.mark.parametrize(
-    ("size", "said"), [(2**40, "more than its weights hold"), (0, "whole number above 0"), ("8", "whole number above 0")]
+    ("key", "size", "said"),
+    [
+        pytest.param(key, size, said, marks=() if size == 2**40 or key == "num_layers" else pytest.mark.long)
+        for key in ("num_layers", "hidden_dim", "intermediate_dim", "vocabulary_size")
+        for size, said in ((2**40, "more than its weights hold"), (0, "whole number above 0"), ("8", "whole number above 0"))
+    ],
 )
 def test_sizes_of_a_preset_are_held_against_its_weights(
     key: str, size: object, said: str, llama3_preset: Path, tmp_path: Path, load_tf: Load

@@ -12,7 +12,8 @@ import pytest
 from llmasos_hookspecs import Engine, EngineLimits, Row
 from llmasos_hookspecs.testing import PluginSandbox, SandboxContext
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]
+# tests/test_backends_agree.py computes the real model in float32 on each change, and the kit tiny ones in 8 bits.
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_operations_of_decoders_keep_no_state() -> None:
         assert not any(attribute.type in ("func", "list(func)") for attribute in known[name].attr), f"{name} calls functions"
 
 
-@pytest.mark.parametrize("kind", ["GPT2", "Llama", "Mixtral", "Falcon"])
+@pytest.mark.parametrize("kind", ["GPT2", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("Llama", "Mixtral", "Falcon"))])
 def test_exports_of_keras_pass(kind: str, tmp_path: Path, load_tf: Load) -> None:
     """``model.export`` of KerasHub's decoders loads, with its names of inputs and output, and gives Keras's logits."""
     from llmasos_backend_tf.framework import import_keras_hub

@@ -35,6 +35,7 @@ _LONGROPE = {
 #: Name -> model_type and what differs from its defaults.
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _LLAMA),
+    "llama of one layer": ("llama", {**_LLAMA, "num_hidden_layers": 1}),
     "mistral": ("mistral", {**_LLAMA, "sliding_window": 9}),
     "qwen2": ("qwen2", _LLAMA),
     "qwen2-mixed-windows": ("qwen2", {**_LLAMA, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),

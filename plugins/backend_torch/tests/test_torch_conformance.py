@@ -10,8 +10,17 @@ from llmasos_hookspecs.testing import EncoderConformance
 from llmasos_hookspecs.testing.encoder_decoder import EncoderDecoderConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
 
+#: Of each way of computing: the fused forward plain and with windows, transformers' layers over our slots, and codes.
+ON_EACH_CHANGE = ("llama", "mistral", "llama-q4-minimums", "gemma2", "llama-q8")
+
 
 class TestConformance(LoaderConformance):
+    module = "llmasos_backend_torch"
+    cases = ON_EACH_CHANGE
+
+
+@pytest.mark.long
+class TestEveryCase(LoaderConformance):
     module = "llmasos_backend_torch"
 
 
@@ -33,7 +42,14 @@ class TestDrawingTokens(LoaderConformance):
 
     module = "llmasos_backend_torch"
     options: ClassVar[dict[str, Any]] = {"sampling": "device"}
-    cases = path_cases = ("llama", "mistral")
+    cases = path_cases = ("llama",)
+
+
+@pytest.mark.long
+class TestDrawingTokensOfWindows(LoaderConformance):
+    module = "llmasos_backend_torch"
+    options: ClassVar[dict[str, Any]] = {"sampling": "device"}
+    cases = path_cases = ("mistral",)
 
 
 class TestEncoders(EncoderConformance):

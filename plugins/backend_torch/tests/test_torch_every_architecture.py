@@ -25,7 +25,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from llmasos_backend_torch.architectures import ENCODER_DECODERS, ENCODERS, RECOMPUTED, REFUSED, SLOTS, refusal
-from llmasos_hookspecs import DecoderConfig, EncoderInfo, EncoderRow, Engine, Row, UnsupportedModel
+from llmasos_hookspecs import DECODER_FAMILIES, DecoderConfig, EncoderInfo, EncoderRow, Engine, Row, UnsupportedModel
 
 Load = Callable[..., Engine]
 
@@ -231,7 +231,14 @@ def way(engine: Engine) -> str:
     return "slots" if "kv_cache" in engine.info.features else "recomputed"
 
 
-@pytest.mark.parametrize("kind", sorted((SLOTS | RECOMPUTED) - set(UNMADE)))
+#: Those that the loader onnx compares with transformers on each change, too (its test_families.py); ``make test-long`` walks them here.
+ELSEWHERE: Final = frozenset(DECODER_FAMILIES) - {"llama", "gemma2"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.long) if kind in ELSEWHERE else kind for kind in sorted((SLOTS | RECOMPUTED) - set(UNMADE))],
+)
 def test_a_decoder_is_what_transformers_computes(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """To 2e-6 relative in float32 over the whole context, in the way that the lists say."""
     folder = save(kind, tmp_path / "model")

@@ -18,6 +18,7 @@ from llmasos.compose.formats import open_model
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.loading import load
 from llmasos_hookspecs import Checkpoint, Engine, EngineLimits, Row, as_float32
+from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
 pytestmark = pytest.mark.model
@@ -102,8 +103,17 @@ def divergence(wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) ->
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
+@pytest.fixture
+def model_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "tiny":
+        return tiny_checkpoint("llama").write(tmp_path / "model").path
+    found: Path = request.getfixturevalue("smollm2_gguf")
+    return found
+
+
 @pytest.mark.slow
-def test_texts_are_the_same_wherever_tokens_are_drawn(smollm2_gguf: Path) -> None:
+@pytest.mark.parametrize("model_folder", ["tiny", pytest.param("smollm2", marks=pytest.mark.long)], indirect=True)
+def test_texts_are_the_same_wherever_tokens_are_drawn(model_folder: Path) -> None:
     """Greedy, sampled and penalised texts, together in a batch, are the same whether the engine or the runtime draws their tokens."""
     ways: list[dict[str, Any]] = [
         {},
@@ -115,7 +125,7 @@ def test_texts_are_the_same_wherever_tokens_are_drawn(smollm2_gguf: Path) -> Non
     texts = {}
     for sampling in ("host", "device"):
         loader = {"use": "torch", "device": "cpu", "dtype": "float32", "sampling": sampling}
-        model = llmasos.load_model(smollm2_gguf, loader=loader, threads=2, context_length=256)
+        model = llmasos.load_model(model_folder, loader=loader, threads=2, context_length=256)
         with model, ThreadPoolExecutor(len(ways)) as pool:
             asked = [pool.submit(model.generate_text, TEXT[:52], max_new_tokens=12, ignore_eos=True, **way) for way in ways]
             texts[sampling] = [each.result() for each in asked]

@@ -101,8 +101,8 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
 def test_compiled(saved: Saved, fused_engine: Callable[..., Engine]) -> None:
-    """A compiled step gives the same logits."""
-    folder = saved("llama")[1]
+    """A compiled step gives the same logits. Each layer takes the compiler as long again."""
+    folder = saved("llama of one layer")[1]
     logits = []
     for made in (fused_engine(folder, compiled), fused_engine(folder)):
         slot = made.open()

@@ -329,9 +329,10 @@ def test_the_same_image_comes_from_the_prefix_cache_and_a_changed_one_does_not(
         assert result.tokens[0] == int(reference(made("idefics3"), *parts)[-1].argmax())
 
 
-def test_messages_with_images_are_the_prompts_of_the_processor(made: Callable[[str], Any], tmp_path: Path) -> None:
-    """Through the chat template, in two replicas in processes of their own: the answer is the likeliest of transformers' logits, and
-    the prompt has the tokens that its processor makes."""
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_messages_with_images_are_the_prompts_of_the_processor(made: Callable[[str], Any], tmp_path: Path, replicas: int) -> None:
+    """Through the chat template, in this process or in two replicas in processes of their own: the answer is the likeliest of
+    transformers' logits, and the prompt has the tokens that its processor makes."""
     model, folder = made("smolvlm")
     settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": TEMPLATE}
     for file in folder.iterdir():
@@ -339,7 +340,7 @@ def test_messages_with_images_are_the_prompts_of_the_processor(made: Callable[[s
     images = [pixels(30, 30, seed) for seed in (1, 2)]
     prompts = [("user:See ", each, "? <|im_end|>assistant:") for each in images]
     asked = [[{"role": "user", "content": [_text("See "), {"type": "image", "image": each}, _text("? ")]}] for each in images]
-    config = {"model": {"source": str(tmp_path), "replicas": 2}, "loader": {"use": "torch", "threads": 1}}
+    config = {"model": {"source": str(tmp_path), "replicas": replicas}, "loader": {"use": "torch", "threads": 1}}
     with llmasos.Pipeline.from_config(config) as pipeline:
         answers = pipeline.model.batch(asked, max_new_tokens=1)
         for answer, parts in zip(answers, prompts, strict=True):

@@ -154,7 +154,7 @@ def computed(engine: Any, slot: int, tokens: list[int], placed: tuple[PlacedMedi
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("size", [(30, 50), (50, 30), (16, 16)])
+@pytest.mark.parametrize("size", [(30, 50), *(pytest.param(size, marks=pytest.mark.long) for size in ((50, 30), (16, 16)))], ids=str)
 def test_logits_equal_those_of_transformers_wherever_an_image_is_cut(
     kind: str, size: tuple[int, int], made: Made, load_engine: Callable[..., Engine]
 ) -> None:
@@ -213,7 +213,9 @@ def test_forks_and_truncation_within_an_image(kind: str, made: Made, load_engine
     assert close(computed(engine, copy, other, other_placed, placed.start, middle, len(other)), changed[placed.start :])
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("gemma3", "qwen3_vl") else pytest.param(kind, marks=pytest.mark.long) for kind in FAMILIES]
+)
 def test_preempted_requests_and_prefixes_of_the_cache_answer_as_transformers(
     kind: str, made: Made, load_engine: Callable[..., Engine]
 ) -> None:

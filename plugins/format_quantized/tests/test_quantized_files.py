@@ -138,9 +138,20 @@ def check(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[Any]:
         yield tensor
 
 
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("symmetric", [True, False], ids=["sym", "asym"])
-@pytest.mark.parametrize(("bits", "group"), [(2, 32), (3, 32), (3, -1), (4, 32), (4, 64), (4, 128), (4, -1), (8, 64), (8, -1)])
+#: On each change every width and group in one form of zeros and version, and one of 3 bits and one of 4 in all of them.
+GPTQ = [
+    pytest.param(bits, group, symmetric, version, marks=() if (bits, group) in whole or (symmetric, version) == form else pytest.mark.long)
+    for whole in [{(3, 32), (4, -1)}]
+    for (bits, group), form in {
+        (2, 32): (False, 1), (3, 32): (False, 1), (3, -1): (True, 2), (4, 32): (False, 2), (4, 64): (True, 1), (4, 128): (False, 1),
+        (4, -1): (True, 1), (8, 64): (False, 2), (8, -1): (True, 1),
+    }.items()
+    for symmetric in (True, False)
+    for version in (1, 2)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bits", "group", "symmetric", "version"), GPTQ)
 def test_gptq_of_every_width_group_and_version(bits: int, group: int, symmetric: bool, version: int, quantised: Any) -> None:
     """The codes are kept, in the file's groups."""
     made: dict[str, Random] = {}

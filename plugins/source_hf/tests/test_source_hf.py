@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from hypothesis import settings
 
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import SourceError
@@ -286,7 +287,7 @@ def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, 
     def arrived() -> int:
         return sum(path.stat().st_size for path in (store.root / "staging").rglob("*") if path.is_file())
 
-    for turn in range(10):
+    for turn in range(5 if settings.default.max_examples < 500 else 10):
         process = subprocess.Popen([sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         before, size = arrived(), chance.randrange(1, 700_000)
 

@@ -43,7 +43,7 @@ fork_for_calls({module!r})
 """
 
 #: Environment variables of the process that forks, as core's children have them: libraries start no compute threads.
-_ONE_THREAD: Final = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+_ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
 #: What a process that forks says first: whether it can. A fork of a process with threads might wait for a lock that one of them holds.
 _CAN, _CANNOT = b"+", b"-"
@@ -125,7 +125,7 @@ _one_call = threading.Lock()
 
 
 def _in_fork(module: str, call: bytes, seconds: float) -> bytes | None:
-    """The answer to a call, from a fork of a process that has imported the module; None where that cannot be had. Raises ``TimeoutError``."""
+    """The answer to a call, from a fork of a process that has imported the module; None where that cannot be had."""
     global _forking
     surroundings = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     made_for = (os.getpid(), module, tuple(sys.path), tuple(sorted(surroundings.items())))

@@ -82,7 +82,7 @@ def play(made: Engine) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["any shape", "recorded shapes"])
-@pytest.mark.parametrize("name", ["llama", "qwen3", *(pytest.param(name, marks=pytest.mark.long) for name in ("mistral", "qwen2"))])
+@pytest.mark.parametrize("name", ["llama", *(pytest.param(name, marks=pytest.mark.long) for name in ("qwen3", "mistral", "qwen2"))])
 def test_the_fused_forward(name: str, recorded: bool, saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """On a device of its own every model of the family gives the CPU's logits, recorded steps too."""
     folder = saved(name)[1]
@@ -149,7 +149,7 @@ def test_drawing(saved: Saved, fused_engine: Callable[..., Engine], traffic: Any
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt2", "qwen2-mixed-windows", *(pytest.param(name, marks=pytest.mark.long) for name in ("gemma2", "phi3"))]
+    "name", ["qwen2-mixed-windows", *(pytest.param(name, marks=pytest.mark.long) for name in ("gpt2", "gemma2", "phi3"))]
 )
 def test_transformers_layers(name: str, saved: Saved, traffic: Any, tmp_path: Path) -> None:
     """transformers' layers over our slots give the CPU's logits on a device of their own, and need no copy from it."""
