@@ -316,6 +316,7 @@ def test_bfloat16_and_float16_stay_as_they_are(saved: Any, tmp_path: Path) -> No
 
 @pytest.mark.model
 @pytest.mark.slow
+@pytest.mark.long  # tiny models of each form are written out above
 def test_the_real_gguf_written_out_is_a_whole_folder_for_transformers(smollm2_gguf: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -157,7 +157,7 @@ def theirs() -> Callable[[Path], Any]:
 
 @pytest.fixture(scope="session")
 def strings() -> list[str]:
-    """800 texts (`make test-long`: 8,000): anything in Unicode, and words of several scripts, code, spaces and special tokens
+    """400 texts (`make test-long`: 8,000): anything in Unicode, and words of several scripts, code, spaces and special tokens
     thrown together."""
     words = st.sampled_from([
         "hello", " world", "  ", "\n\n", "\r\n", "\t", "今天天气很好", "，", "😀", "👩‍👩‍👧", "def f(x):\n    return x + 1", "12", "2024",
@@ -169,7 +169,10 @@ def strings() -> list[str]:
     found: list[str] = []
 
     @settings(
-        max_examples=max(800, 16 * settings.default.max_examples), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=8000 if settings.default.max_examples >= 500 else 400,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
     )
     @given(st.one_of(st.text(), st.lists(words | st.text(max_size=4)).map("".join)))
     def collect(text: str) -> None:

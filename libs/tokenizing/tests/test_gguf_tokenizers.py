@@ -1,4 +1,4 @@
-"""Tokenizers of GGUF files, on 800 strings each: the tokens around a text, kinds of tokens, what is refused."""
+"""Tokenizers of GGUF files, on hundreds of strings each: the tokens around a text, kinds of tokens, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every name of ``tokenizer.ggml.pre`` cuts text as the tokenizer.json of the published models does, on 800 strings each."""
+"""Every name of ``tokenizer.ggml.pre`` cuts text as the tokenizer.json of the published models does, on hundreds of strings each."""
 
 from __future__ import annotations
 

@@ -21,7 +21,12 @@ from llmasos_hookspecs.testing.checkpoints import quantize
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="OpenVINO computes no bfloat16 on this CPU")
 needs_int8 = pytest.mark.skipif(not rounds_activations(Options()), reason="this CPU has no instructions for int8")
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(0, 256, 40)]
-LAYOUTS = [(bits, form, 16 if bits % 2 else 64, form != "zeros") for bits in (2, 3, 4, 5, 8) for form in ("symmetric", "zeros", "minimums")]
+#: On each change every form, of a width that is packed and of one that is not; every width in the long run.
+LAYOUTS = [
+    pytest.param(bits, form, 16 if bits % 2 else 64, form != "zeros", marks=() if bits in (4, 5) else pytest.mark.long)
+    for bits in (2, 3, 4, 5, 8)
+    for form in ("symmetric", "zeros", "minimums")
+]
 
 
 def coded(bits: int, form: str, group: int, **config: Any) -> Any:

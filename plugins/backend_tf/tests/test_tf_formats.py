@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -87,17 +87,29 @@ def saved_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def saved_llama_with_mask(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("masked") / "model"
+    save_llama(tiny_checkpoint("llama"), path)
+    return path
+
+
 class TestSavedModel(LoaderConformance):
     """A SavedModel without a cache keeps the whole engine contract."""
 
     module = "llmasos_backend_tf"
     cases = ("llama",)
+    export: ClassVar[Path]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def exported(cls, saved_llama_with_mask: Path) -> None:
+        """Traced and saved once, for the dozen of tests that load it."""
+        cls.export = saved_llama_with_mask
 
     @classmethod
     def make_checkpoint(cls, case: str, folder: Path) -> TinyCheckpoint:
-        checkpoint = tiny_checkpoint(case)
-        save_llama(checkpoint, folder)
-        return attrs.evolve(checkpoint, path=folder, format="saved_model")
+        return attrs.evolve(tiny_checkpoint(case), path=Path(shutil.copytree(cls.export, folder)), format="saved_model")
 
 
 def test_a_saved_model_says_that_it_recomputes(saved_llama: Path, tmp_path: Path) -> None:
@@ -210,6 +222,7 @@ def test_presets_of_the_family_run_with_a_cache(kind: str, tmp_path: Path) -> No
     np.testing.assert_allclose(np.concatenate(got), expected[:34], atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.long  # test_tf_keras.py computes such a preset to the end of its position table
 def test_other_presets_run_without_a_cache(tmp_path: Path) -> None:
     """A GPT-2 preset is called as KerasHub has it."""
     model = backbone("gpt2")

@@ -108,7 +108,10 @@ def test_a_keras_file_finds_the_end_of_its_position_table(tmp_path: Path, load_t
     "rope",
     [
         {"position_scaling_factor": 4.0},
-        {"frequency_adjustment_factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "pretraining_sequence_length": 32},
+        pytest.param(  # in test_tf_formats.py, too
+            {"frequency_adjustment_factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "pretraining_sequence_length": 32},
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_the_rotation_is_that_of_keras_hub(rope: dict[str, Any], tmp_path: Path, load_tf: Load) -> None:
@@ -142,8 +145,14 @@ def test_quantised_presets_run_as_keras_hub_has_them(make: Callable[[], Any], mo
     same(in_pieces(engine, TOKENS[:24]), logits(read_back, TOKENS[:24]))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("form", ["preset", "other preset", "file"])
+@pytest.mark.parametrize(
+    ("form", "value"),
+    [
+        pytest.param(form, value, marks=() if (form == "file") == (value == np.inf) else pytest.mark.long)
+        for form in ("preset", "other preset", "file")
+        for value in (np.nan, np.inf)
+    ],
+)
 def test_weights_that_are_no_numbers_are_refused(form: str, value: float, tmp_path: Path, load_tf: Load) -> None:
     """NaN and infinity in a Keras model are found when it is loaded, and named."""
     model = llama3() if form == "preset" else gpt2(64)
