@@ -92,7 +92,7 @@ class _Forking:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], seconds)
+        ready = _readable(process.stdout, seconds)
         if not ready:
             process.kill()
         said = process.stdout.read(1)
@@ -175,10 +175,17 @@ def fork_for_calls(module: str) -> None:
         answers.flush()
 
 
+def _readable(file: IO[bytes], seconds: float) -> bool:
+    """Wait until there is something to read of a pipe, or its end; False where there is not in time."""
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
+    return bool(waiting.poll(max(0.0, 1000 * seconds)))
+
+
 def _all(file: IO[bytes], deadline: float) -> bytes | None:
     """What is written to a pipe until it is closed; None where that takes longer than to ``deadline``."""
     found = b""
-    while select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    while _readable(file, deadline - time.monotonic()):
         if not (part := file.read(1 << 20)):
             return found
         found += part
