@@ -89,7 +89,7 @@ class TestConformance(AcceleratorConformance):
         )
 
 
-@pytest.mark.parametrize("source", ["text", "samples", "both"])
+@pytest.mark.parametrize("source", ["both", *(pytest.param(source, marks=pytest.mark.long) for source in ("text", "samples"))])
 def test_the_divergence_from_the_teacher_falls_on_text_never_trained_on(tmp_path: Path, source: str) -> None:
     teacher, student = teacher_and_student("qwen2")
     written, result = run(teacher, student, tmp_path, steps=60, batch=4, source=source, samples=16, learning_rate=2e-3)

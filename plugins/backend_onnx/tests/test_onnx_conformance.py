@@ -21,6 +21,7 @@ class TestEveryCase(LoaderConformance):
     module = "llmasos_backend_onnx"
 
 
+@pytest.mark.long  # test_families.py computes in float32
 class TestFloat32(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"precision": "fp32"}
@@ -33,6 +34,7 @@ class TestInt8(LoaderConformance):
     cases = ("llama",)
 
 
+@pytest.mark.long  # test_exact_drafts.py computes in 4 bits
 class TestInt4(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"precision": "int4"}
@@ -48,6 +50,7 @@ class TestOwnKernels(LoaderConformance):
     cases = ("llama-q4-minimums", "llama-q8")
 
 
+@pytest.mark.long  # test_exact_drafts.py computes without them, too
 class TestInexactDrafts(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"exact_drafts": False}

@@ -20,6 +20,7 @@ class TestEveryCase(LoaderConformance):
     module = "llmasos_backend_tf"
 
 
+@pytest.mark.long  # test_tf_families.py lays codes out, and the kit above computes those of files
 class TestInt8(LoaderConformance):
     module = "llmasos_backend_tf"
     options: ClassVar[dict[str, str]] = {"precision": "int8"}

@@ -44,7 +44,7 @@ _ACTS: Final[dict[str, dict[str, Any]]] = {
     "exaone4": {**_WINDOW, "sliding_window_pattern": 2},
 }
 #: What people run most, and one of each form; the others, which widen this, take as long again.
-_COMMON: Final = frozenset(("llama", "gemma3_text", "phi", "granite", "olmo2", "stablelm", "cohere"))
+_COMMON: Final = frozenset(("llama", "gemma3_text", "phi", "granite", "olmo2", "cohere"))
 
 _FAMILIES: Final = [(kind, _ACTS.get(kind, {})) for kind in DECODER_FAMILIES]
 _MORE: Final[list[tuple[str, dict[str, Any]]]] = [

@@ -147,7 +147,9 @@ def test_logits_of_every_step_equal_those_of_transformers(
     assert close(engine.step([Row(slots[0], targets[0][4:], 11, "all")])[0], expected[0][4:])
 
 
-@pytest.mark.parametrize("name", ["t5", "mt5", "bart", "mbart", "marian", "m2m_100"])
+@pytest.mark.parametrize(
+    "name", ["t5", "mbart", "marian", *(pytest.param(name, marks=pytest.mark.long) for name in ("mt5", "bart", "m2m_100"))]
+)
 def test_greedy_and_beams_equal_generate(name: str, made: Callable[[str], Made], running: Callable[..., Any]) -> None:
     """The same tokens as transformers' ``generate``, with and without beams; the beams take the source from the prefix cache."""
     model, _ = made(name)
@@ -177,7 +179,7 @@ def test_beams_after_a_forced_token_equal_generate(made: Callable[[str], Made], 
         (folder / "generation_config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("name", ["t5", "marian", "bart", "m2m_100"])
+@pytest.mark.parametrize("name", ["t5", "marian", *(pytest.param(name, marks=pytest.mark.long) for name in ("bart", "m2m_100"))])
 def test_sources_of_mixed_lengths_in_one_batch_equal_each_alone(name: str, running: Callable[..., Any]) -> None:
     """24 sources of 1 to 60 tokens at once, and one after the other without a prefix cache between them."""
     model = running(name, scheduler={"use": "fifo", "max_sequences": 24})

@@ -185,6 +185,7 @@ def test_a_truncated_file_is_one_clear_sentence(tmp_path: Path, tiny_model: Any,
 
 
 @pytest.mark.model
+@pytest.mark.long  # test_gguf_blocks.py compares blocks of each type with the library's
 def test_smollm2_is_exactly_what_transformers_dequantises(smollm2_gguf: Path) -> None:
     checkpoint = open_model(smollm2_gguf)
     reader = gguf.GGUFReader(smollm2_gguf)

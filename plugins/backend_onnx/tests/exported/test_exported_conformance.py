@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import attrs
+import pytest
 
 from llmasos_hookspecs.testing import LoaderConformance, TinyCheckpoint, tiny_checkpoint
 
@@ -37,12 +38,14 @@ class TestInPlace(Exported):
     style = GENAI
 
 
+@pytest.mark.long  # test_exported_logits.py has the logits of these two
 class TestTwoFiles(Exported):
     """A graph for the first tokens, and one that takes a single token behind a cache."""
 
     style = Style(form="two", causal_behind=False)
 
 
+@pytest.mark.long
 class TestWithoutCache(Exported):
     """Logits only."""
 
