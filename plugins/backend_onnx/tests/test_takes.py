@@ -79,7 +79,7 @@ def test_auto_goes_on_to_another_loader_where_this_one_does_not_compute_a_config
 
 
 @pytest.mark.parametrize(
-    "precision", ["auto", "int4", *(pytest.param(each, marks=pytest.mark.long) for each in ("fp32", "int8", "int8_channel"))]
+    "precision", ["auto", "fp32", *(pytest.param(each, marks=pytest.mark.long) for each in ("int4", "int8", "int8_channel"))]
 )
 def test_the_memory_foreseen_is_what_a_load_takes(precision: Any, start: Callable[..., OnnxEngine]) -> None:
     """For fused tensors, heads with zeros, biases and names of any family; within a tenth, since one layer stands for all."""

@@ -100,8 +100,11 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
-def test_compiled(saved: Saved, fused_engine: Callable[..., Engine]) -> None:
-    """A compiled step gives the same logits. Each layer takes the compiler as long again."""
+def test_compiled(saved: Saved, fused_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled step gives the same logits. Each layer takes the compiler as long again, and each process of its own imports torch."""
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor, "compile_threads", 1)
     folder = saved("llama of one layer")[1]
     logits = []
     for made in (fused_engine(folder, compiled), fused_engine(folder)):
