@@ -77,8 +77,8 @@ def _takes_all(checkpoint: Checkpoint) -> None:
 
 
 @functools.cache
-def _covered_cases(tests: type[EncoderDecoderConformance]) -> tuple[str, ...]:
-    """Once a class: each of the cases is made to ask the loader whether it takes it."""
+def _covered_cases(tests: Any) -> tuple[str, ...]:
+    """``EncoderDecoderConformance.covered_cases``, once a class: each of the cases is made to ask the loader whether it takes it."""
     return tuple(tests.covered_cases())
 
 

@@ -32,8 +32,8 @@ def every_path(test: F) -> F:
 
 
 @functools.cache
-def _covered_cases(tests: type[LoaderCases]) -> tuple[str, ...]:
-    """Once a class: each of the cases is made to ask the loader whether it takes it."""
+def _covered_cases(tests: Any) -> tuple[str, ...]:
+    """``LoaderCases.covered_cases``, once a class: each of the cases is made to ask the loader whether it takes it."""
     return tuple(tests.covered_cases())
 
 
