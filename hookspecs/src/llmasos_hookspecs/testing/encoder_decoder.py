@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ from llmasos_hookspecs.media import SOURCE, Media, PlacedMedia, virtual_tokens
 from llmasos_hookspecs.testing.encoder_decoder_model import ENCODER_DECODER_CASES, ReferenceEncoderDecoder, tiny_encoder_decoder
 from llmasos_hookspecs.testing.engine_under_test import TOLERANCES
 from llmasos_hookspecs.testing.held_slots import HeldSlots
-from llmasos_hookspecs.testing.plugin import PluginConformance
+from llmasos_hookspecs.testing.plugin import PluginConformance, found_once
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.tokenizer import BOS
 
@@ -76,12 +75,6 @@ def _takes_all(checkpoint: Checkpoint) -> None:
     """``Component.takes`` of a loader that has none."""
 
 
-@functools.cache
-def _covered_cases(tests: Any) -> tuple[str, ...]:
-    """``EncoderDecoderConformance.covered_cases``, once a class: each of the cases is made to ask the loader whether it takes it."""
-    return tuple(tests.covered_cases())
-
-
 class EncoderDecoderConformance(PluginConformance, standard=True):
     """Subclass it beside ``LoaderConformance`` where a loader takes encoder-decoders::
 
@@ -105,7 +98,7 @@ class EncoderDecoderConformance(PluginConformance, standard=True):
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run engine tests once a case."""
         if "case" in metafunc.fixturenames:
-            metafunc.parametrize("case", _covered_cases(type(self)), scope="class")
+            metafunc.parametrize("case", found_once(type(self), self.covered_cases), scope="class")
 
     @classmethod
     def covered_cases(cls) -> list[str]:

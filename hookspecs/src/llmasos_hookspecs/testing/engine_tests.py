@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from llmasos_hookspecs.testing.drawing import acceptable_tokens, drawn_token, ex
 from llmasos_hookspecs.testing.engine_under_test import EngineUnderTest
 from llmasos_hookspecs.testing.growth import growth
 from llmasos_hookspecs.testing.loader_cases import LIMITS, LoaderCases
+from llmasos_hookspecs.testing.plugin import found_once
 from llmasos_hookspecs.testing.sandbox import PluginSandbox
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,12 +31,6 @@ def every_path(test: F) -> F:
     return test
 
 
-@functools.cache
-def _covered_cases(tests: Any) -> tuple[str, ...]:
-    """``LoaderCases.covered_cases``, once a class: each of the cases is made to ask the loader whether it takes it."""
-    return tuple(tests.covered_cases())
-
-
 class EngineTests(LoaderCases, standard=True):
     """Tests of one engine for each case."""
 
@@ -44,7 +38,7 @@ class EngineTests(LoaderCases, standard=True):
         """Run engine tests once a case."""
         if "case" in metafunc.fixturenames:
             # Path cases come first, so that a case has the same index for every test and pytest loads its engine once.
-            cases = sorted(_covered_cases(type(self)), key=lambda case: case not in self.path_cases)
+            cases = sorted(found_once(type(self), self.covered_cases), key=lambda case: case not in self.path_cases)
             if getattr(metafunc.function, _EVERY_PATH, False):
                 cases = [case for case in cases if case in self.path_cases] or cases[:1]
             metafunc.parametrize("case", cases, scope="class")

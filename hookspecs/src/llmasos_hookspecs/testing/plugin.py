@@ -9,9 +9,9 @@ import os
 import subprocess
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import attrs
 import pytest
@@ -31,6 +31,17 @@ HEAVY = frozenset(
         *("fastapi", "uvicorn", "starlette", "requests", "httpx", "aiohttp"),
     }
 )
+
+
+#: What ``found_once`` has found.
+_found: Final[dict[type, Sequence[str]]] = {}
+
+
+def found_once(tests: type, find: Callable[[], Sequence[str]]) -> Sequence[str]:
+    """The cases of a class of tests. pytest asks for them at each test, and to find them a loader is asked about each of the kit's."""
+    if tests not in _found:
+        _found[tests] = find()
+    return _found[tests]
 
 
 @functools.cache
