@@ -87,15 +87,18 @@ class Saboteur(Thrasher):
         raise RuntimeError("no")
 
 
+#: Found once: to look for them in all installed distributions takes longer than most situations.
+ENTRIES = {entry.name: entry for entry in entry_points(group="llmasos.schedulers")}
+
+
 def installed(name: str) -> Any:
     """A policy as its plugin makes it, with default options."""
-    (entry,) = entry_points(group="llmasos.schedulers", name=name)
-    module = entry.load()
+    module = ENTRIES[name].load()
     return module.llmasos_create_scheduler(module.llmasos_component().options(), None)
 
 
 POLICIES: dict[str, Any] = {
-    **{entry.name: (lambda name=entry.name: installed(name)) for entry in entry_points(group="llmasos.schedulers")},
+    **{name: (lambda name=name: installed(name)) for name in ENTRIES},
     "lifo": Lifo,
     "thrasher": Thrasher,
     "saboteur": Saboteur,
