@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -40,6 +44,31 @@ def install(monkeypatch: pytest.MonkeyPatch, **classes: type[OnnxOperators]) -> 
     points = [EntryPoint(name, f"{__name__}:{found.__name__}", GROUP) for name, found in classes.items()]
     monkeypatch.setattr(EntryPoint, "load", lambda point: globals()[point.attr])
     monkeypatch.setattr(installed.metadata, "entry_points", lambda group: points if group == GROUP else [])
+    installed._points.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered() -> Iterator[None]:
+    """What a test pretends to be installed is not there for the next."""
+    yield
+    installed._points.cache_clear()
+
+
+def test_a_package_is_found_that_is_installed_while_the_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is no longer found once it was removed."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "kernels_of_a_test", sys.modules[__name__])
+    assert "later" not in installed._points(GROUP, installed._folders())
+    package = tmp_path / "later-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[{GROUP}]\nlater = kernels_of_a_test:Fast\n")
+    os.utime(tmp_path, ns=(1, 1))  # a file system may tell the time in steps
+    assert isinstance(find_operators("later"), Fast)
+    shutil.rmtree(package)
+    os.utime(tmp_path, ns=(2, 2))
+    with pytest.raises(ConfigError, match="no installed package offers operators of that name"):
+        find_operators("later")
 
 
 def test_auto_takes_the_first_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:

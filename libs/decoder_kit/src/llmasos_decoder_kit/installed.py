@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +20,7 @@ def find_installed(group: str, wanted: str) -> Any:
         ConfigError: nothing of that name is installed, or an environment variable asks for what the machine does not have.
         PluginError: it cannot be imported.
     """
-    points = {point.name: point for point in metadata.entry_points(group=group)}
+    points = _points(group, _folders())
     if wanted != "auto":
         if wanted not in points:
             known = ", ".join(sorted(points)) or "none are"
@@ -31,6 +35,24 @@ def find_installed(group: str, wanted: str) -> Any:
         if made.refusal() is None:
             return made
     return None
+
+
+@functools.cache
+def _points(group: str, folders: tuple[tuple[str, int], ...]) -> Mapping[str, metadata.EntryPoint]:
+    """The entry points of a group, by name; read again where a folder has changed. A file of each installed package is read for them, which
+    takes longer than to load a small model."""
+    return {point.name: point for point in metadata.entry_points(group=group)}
+
+
+def _folders() -> tuple[tuple[str, int], ...]:
+    """Where packages lie, and when one was last added or removed there."""
+    found = []
+    for place in sys.path:
+        try:
+            found.append((place, os.stat(place or os.curdir).st_mtime_ns))
+        except OSError:
+            continue
+    return tuple(found)
 
 
 def _made(point: metadata.EntryPoint) -> Any:
