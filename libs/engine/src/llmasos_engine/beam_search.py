@@ -87,7 +87,9 @@ class BeamSearch:
         return False
 
     def finish(self, reason: FinishReason) -> None:
-        """Give the caller the best finished text; of a cancelled search the best unfinished one."""
+        """Give the caller the best finished text, once for all beams; of a cancelled search the best unfinished one."""
+        if self._ticket.done:
+            return
         going_on = sorted(self._alive.values(), key=lambda each: each.total, reverse=True)
         best = self._finished[0] if self._finished else going_on[0]
         text, stop = self._text(best.tokens)
