@@ -17,7 +17,7 @@ SECONDS = 120.0
 EOS = 96
 #: '#', 'H' and 'm'.
 ALLOWED = (3, 40, 77)
-FORBIDDEN = {token: -1e4 for token in range(97)}
+FORBIDDEN = dict.fromkeys(range(97), -1e4)
 PROMPT = [1, 2]
 
 

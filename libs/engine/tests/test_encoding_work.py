@@ -255,7 +255,7 @@ def test_usage_of_an_encoder() -> None:
 
 
 def test_rows_that_no_encoder_takes_are_told_apart() -> None:
-    """By the number of the text, from 1 or from what the caller counts from; the last token of the vocabulary and a whole context are fine."""
+    """By the number of the text, from 1 or from what the caller counts from; a whole context and the last token are fine."""
     with EncoderLoop(SumEncoder(), context_length=6) as loop:
         for row, said in (
             (EncoderRow([]), "Text 2 has no tokens; give at least one character."),
