@@ -11,7 +11,7 @@ import pytest
 
 from llmasos_accel_merge import llmasos_accelerate, llmasos_component
 from llmasos_accel_merge.options import Options
-from llmasos_hookspecs import AccelerationError, ConfigError, DecoderConfig, LLMasOSError
+from llmasos_hookspecs import AccelerationError, ConfigError, DecoderConfig, LLMasOSError, StagePlan
 from llmasos_hookspecs.testing import AcceleratorConformance, PluginSandbox, SandboxContext, read_folder, tiny_checkpoint
 from llmasos_hookspecs.testing.safetensors import save_safetensors
 
@@ -64,7 +64,9 @@ def test_the_report_says_what_was_merged(tmp_path: Path) -> None:
     context = SandboxContext(root=tmp_path, base=checkpoint)
     result = llmasos_accelerate(checkpoint, tmp_path / "out", options, context)
     assert result.report == {"adapter": options.digest, "scale": 0.5, "layers": len(LAYERS)}
-    assert [(display.done, display.total) for display in context.displays] == [(len(LAYERS), len(LAYERS))]
+    assert [(each.label, each.done, each.total, each.unit) for each in context.displays] == [
+        ("Merging", len(LAYERS), len(LAYERS), "layers")
+    ]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0, -1.0])
@@ -121,8 +123,15 @@ def test_quantised_weights_are_merged_as_floats(tmp_path: Path) -> None:
 def test_adapters_of_other_models_are_refused(layer: str, tmp_path: Path) -> None:
     """They change a layer that the model lacks, or one of another size; nothing is written."""
     folder = save_adapter(tmp_path / "adapter", {layer: (5, 7)})
-    with pytest.raises(AccelerationError, match="made for another model"):
-        merge(tiny_checkpoint(), tmp_path / "root", adapter=str(folder))
+    checkpoint = tiny_checkpoint()
+    with pytest.raises(AccelerationError) as caught:
+        merge(checkpoint, tmp_path / "root", adapter=str(folder))
+    assert str(caught.value) == (
+        f"The adapter changes {layer}, which {checkpoint.path} lacks; it was made for another model."
+        if "9" in layer
+        else f"The adapter changes {layer}.weight as 5 x 7, and {checkpoint.path} has {checkpoint.shape(f'{layer}.weight')}; it was made "
+        "for another model."
+    )
     assert not (tmp_path / "root" / "out").exists()
 
 
@@ -133,15 +142,28 @@ def test_the_options_know_the_content(tmp_path: Path) -> None:
     assert Options(adapter=str(folder), digest=first.digest) == first
     save_adapter(tmp_path, {LAYERS[0]: (4, 4)}, seed=5)
     assert Options(adapter=str(folder)) != first
-    with pytest.raises(ConfigError, match="was asked for"):
+    with pytest.raises(ConfigError) as wrong:
         Options(adapter=str(folder), digest=first.digest)
+    now = Options(adapter=str(folder)).digest
+    assert str(wrong.value) == f"{folder} has the SHA-256 {now}, and {first.digest} was asked for; get the adapter again."
+    assert wrong.value.path == "digest"
     with pytest.raises(LLMasOSError, match="no LoRA adapter"):
         Options(adapter=str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="finite"):
-        Options(adapter=str(folder), scale=float("inf"))
+    for scale in (float("inf"), float("-inf"), float("nan")):
+        with pytest.raises(ConfigError, match=r"^scale must be a finite number\.$") as unbounded:
+            Options(adapter=str(folder), scale=scale)
+        assert unbounded.value.path == "scale"
+    assert Options().digest == ""
 
 
-@pytest.mark.parametrize(("state", "said"), [("quantized", "put merge before quant"), ("masked", "fill the zeros")])
+#: What was done before -> why merging comes too late.
+SAID = {
+    "quantized": "Merging changes float weights, and these are quantised; put merge before quant.",
+    "masked": "Merging would fill the zeros of the mask; put merge before the stage that masks.",
+}
+
+
+@pytest.mark.parametrize(("state", "said"), SAID.items())
 def test_plans_that_would_lose_what_was_done_are_refused(state: str, said: str, tmp_path: Path) -> None:
     """Merging comes before quantisation and masks."""
     plan = llmasos_component().plan
@@ -149,6 +171,11 @@ def test_plans_that_would_lose_what_was_done_are_refused(state: str, said: str, 
     options = Options(adapter=str(save_adapter(tmp_path, {LAYERS[0]: (4, 4)})))
     decoder = DecoderConfig.from_dict(tiny_checkpoint().config)
     before = {"quantized": False, "masked": False, "changed": False}
-    assert plan(decoder, options, before).problems == ()
-    assert "No adapter is named" in plan(decoder, Options(), before).problems[0]
-    assert said in plan(decoder, options, {**before, state: True}).problems[0]
+    assert plan(decoder, options, before) == StagePlan(leaves={"quantized": False})
+    nameless = "No adapter is named; give adapter, the folder of a LoRA adapter."
+    assert plan(decoder, Options(), before).problems == (nameless,)
+    assert plan(decoder, options, {**before, state: True}).problems == (said,)
+    assert plan(decoder, Options(), {**before, "quantized": True, "masked": True}).problems == (nameless, *SAID.values())
+    with pytest.raises(AccelerationError) as caught:
+        merge(tiny_checkpoint(), tmp_path / "root")
+    assert str(caught.value) == nameless

@@ -88,10 +88,12 @@ class PluginSandbox:
 
 
 class SandboxProgress:
-    """A progress display that counts: ``done`` of ``total``, which is None where it was not told."""
+    """A progress display that counts: ``done`` of ``total``, which is None where it was not told; with its ``label`` and ``unit``."""
 
-    def __init__(self, total: float | None = None) -> None:
+    def __init__(self, total: float | None = None, label: str = "", unit: str = "") -> None:
         self.total = total
+        self.label = label
+        self.unit = unit
         self.done = 0.0
 
     def advance(self, amount: float = 1) -> None:
@@ -175,7 +177,7 @@ class SandboxContext:
 
     @contextmanager
     def progress(self, label: str, total: float | None = None, unit: str = "") -> Iterator[SandboxProgress]:
-        display = SandboxProgress(total)
+        display = SandboxProgress(total, label, unit)
         self.displays.append(display)
         yield display
 

@@ -99,7 +99,8 @@ def _points(low: Floats, high: Floats, bits: int, symmetric: bool) -> tuple[Floa
     scales = (high - low) / steps
     # A group of zeros can have any scale; 1 avoids subnormal numbers.
     scales = np.where(scales > 0, scales, np.float32(1))
-    half = scales.astype(np.float16).astype(np.float32)
+    with np.errstate(over="ignore"):  # such a scale is not taken
+        half = scales.astype(np.float16).astype(np.float32)
     # Outside float16's normal range the float32 scale is kept: its rounding error would be large.
     scales = np.where((scales > 6.2e-5) & (scales < 6e4), half, scales)
     if symmetric:
