@@ -5,12 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+import attrs
+import numpy as np
 import pytest
 
 from llmasos_engine.guard import Guard
-from llmasos_hookspecs import Cancelled, CapacityExceeded, EngineFailed, LLMasOSError, ModelClosed
+from llmasos_engine.guarded_encoder import GuardedEncoder
+from llmasos_engine.guarded_engine import GuardedEngine
+from llmasos_hookspecs import (
+    Cancelled,
+    CapacityExceeded,
+    Draw,
+    EncoderInfo,
+    EncoderRow,
+    EngineFailed,
+    LLMasOSError,
+    ModelClosed,
+    Row,
+    SamplingParams,
+)
 from llmasos_hookspecs.guarding.watchdog import TICK, Watch
 
 SECONDS = 120.0
@@ -113,7 +129,7 @@ def test_a_step_that_hangs_loses_the_model(
     assert gate.reached.wait(SECONDS)
     began = loop._watch.since
     assert loop.look(began + TICK)
-    assert loop.look(began + 500.0)
+    assert loop.look(began + 499.9)
     assert not ticket.done
     with caplog.at_level(logging.ERROR):
         assert not loop.look(began + 500.01)
@@ -259,6 +275,25 @@ def test_a_request_that_cannot_be_taken_in_fails_by_itself(
     assert loop.submit(request_of([1, 2], 3, id="good")).result(SECONDS).tokens
 
 
+def test_what_the_loop_is_asked_to_do_fails_for_who_asked(
+    make_loop: Any, hash_engine: Any, fifo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the policy, say; the loop goes on, and the next one is done."""
+    loop = make_loop(hash_engine(), rebuild=hash_engine)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._scheduler, "use_policy", fail)
+        with pytest.raises(EngineFailed) as caught:
+            loop.use_policy(type(fifo)())
+    assert str(caught.value) == "The loop of tiny could not take request call: ZeroDivisionError: planted."
+    policy = type(fifo)()
+    loop.use_policy(policy)
+    assert loop._scheduler.policy.policy is policy
+
+
 class Planted(Guard):
     """A guard of an object with two methods, one of which may run short of memory, and one of which may fail."""
 
@@ -339,6 +374,128 @@ def test_a_call_of_what_was_given_up_meanwhile_returns_nothing() -> None:
         guard._call("opens", outer)
     assert seen == [("loader X", "steps"), ("loader X", "opens")]
     assert watch.calling is None
+
+
+VOCABULARY = 97
+
+
+@pytest.mark.parametrize(
+    ("want", "given", "described"),
+    [
+        ("last", None, "a NoneType"),
+        ("last", [1.5], "a float"),
+        ("last", [[1.0], [2.0]], "2 results"),
+        ("last", [], "0 results"),
+        ("last", [np.zeros((1, 97), np.int64)], "int64 of shape (1, 97)"),
+        ("last", [np.zeros((2, 97), np.float32)], "float32 of shape (2, 97)"),
+        ("last", [np.zeros((1, 96), np.float32)], "float32 of shape (1, 96)"),
+        ("all", [np.zeros((1, 97), np.float32)], "float32 of shape (1, 97)"),
+        ("none", [np.zeros((1, 97), np.float32)], "float32 of shape (1, 97)"),
+        ("hidden", [np.zeros((3, 97), np.float32)], "float32 of shape (3, 97)"),
+    ],
+    ids=str,
+)
+def test_what_a_step_returns_is_described(want: Any, given: Any, described: str, hash_engine: Any) -> None:
+    """Where it is not what the row wants: one vector a token, of the vocabulary or of the hidden size, for all tokens, one, or none."""
+    engine = hash_engine()
+    engine.info = attrs.evolve(engine.info, hidden_size=5)
+    row = Row(0, (1, 2, 3), 0, want)
+    right = {"last": (1, 97), "all": (3, 97), "none": (0, 97), "hidden": (3, 5)}[want]
+    for kind in (np.float32, np.float16):
+        answer = np.zeros(right, kind)
+        engine.step = lambda _, answer=answer: (answer,)
+        assert GuardedEngine(engine, "loader X").step([row])[0] is answer
+    engine.step = lambda _: given
+    with pytest.raises(EngineFailed) as caught:
+        GuardedEngine(engine, "loader X").step([row])
+    counted = not isinstance(given, list) or len(given) != 1
+    told_of = "for 1 rows" if counted else f'for a row that wants "{want}"'
+    assert str(caught.value) == f"The loader X returned {described} from step {told_of}."
+
+
+@pytest.mark.parametrize("token", [-2, VOCABULARY, np.zeros(1, np.float32), np.zeros(2, np.int64), np.zeros((1, 1), np.int64)], ids=str)
+def test_a_token_that_an_engine_sampled_is_one_of_the_vocabulary(token: Any, hash_engine: Any) -> None:
+    """Or -1, where it could choose none."""
+    engine = hash_engine(vocab_size=VOCABULARY)
+    draw = Draw(
+        params=SamplingParams(), point=0.0, seen=np.zeros(0, np.int64), generated=np.zeros(0, np.int64), counts=np.zeros(0, np.float32)
+    )
+    row = Row(0, (1,), 0, "last", True, draw)
+    for good in (-1, 0, VOCABULARY - 1):
+        engine.step = lambda _, good=good: [np.array([good])]
+        assert GuardedEngine(engine).step([row]) == [np.array([good])]
+    wrong = np.array([token]) if isinstance(token, int) else token
+    engine.step = lambda _: [wrong]
+    with pytest.raises(EngineFailed) as caught:
+        GuardedEngine(engine, "loader X").step([row])
+    assert str(caught.value) == f'The loader X returned {wrong.dtype} of shape {wrong.shape} from step for a row that wants "last".'
+
+
+@pytest.mark.parametrize("method", ["open", "fork"])
+def test_slots_are_whole_numbers_that_are_not_open(method: str, hash_engine: Any) -> None:
+    """A slot that was closed may come again, and numbers of numpy's are numbers."""
+    engine = hash_engine()
+
+    def guarded(slot: Any) -> tuple[GuardedEngine, Callable[[], int]]:
+        setattr(engine, method, lambda *_: slot)
+        guard = GuardedEngine(engine, "loader X")
+        return guard, guard.open if method == "open" else lambda: guard.fork(9)
+
+    for slot, kind in ((True, "a bool"), (1.0, "a float"), (None, "a NoneType")):
+        with pytest.raises(EngineFailed) as caught:
+            guarded(slot)[1]()
+        assert str(caught.value) == f"The loader X returned {kind} from {method}, and a slot is a whole number."
+    guard, ask = guarded(np.int64(4))
+    assert ask() == 4
+    with pytest.raises(EngineFailed) as again:
+        ask()
+    assert str(again.value) == f"The loader X returned the slot 4 from {method}, which is open already."
+    engine.close = lambda _: None
+    guard, ask = guarded(4)
+    assert ask() == 4
+    guard.close(4)
+    assert ask() == 4
+
+
+def test_closing_a_slot_never_fails(hash_engine: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the next check tells; an engine that is lost is not asked any more."""
+    engine, asked = hash_engine(), []
+
+    def fail(slot: int) -> None:
+        asked.append(slot)
+        raise ValueError("planted")
+
+    engine.close = fail
+    guard = GuardedEngine(engine, "loader X")
+    with caplog.at_level(logging.ERROR):
+        guard.close(3)
+        guard.close(4)
+    assert (asked, caplog.messages) == ([3], ["The loader X failed in close: ValueError: planted."])
+    with pytest.raises(EngineFailed, match=r"^The loader X failed in close: ValueError: planted\.$"):
+        guard.check()
+
+
+@pytest.mark.parametrize(
+    ("given", "described"),
+    [
+        (None, "a NoneType"),
+        ([[0.0, 0.0]], "a list"),
+        (np.zeros((1, 2)), "float64 of shape (1, 2)"),
+        (np.zeros((2, 2), np.float32), "float32 of shape (2, 2)"),
+        (np.zeros((1, 3), np.float32), "float32 of shape (1, 3)"),
+    ],
+    ids=str,
+)
+def test_what_an_encoder_returns_is_described(given: Any, described: str) -> None:
+    class Wrong(Closable):
+        info = EncoderInfo(dimensions=2, pooling="mean", context_length=8, max_batch_tokens=8, vocab_size=9, weight_bytes=1)
+
+        def encode(self, rows: Any) -> Any:
+            return given
+
+    with pytest.raises(EngineFailed) as caught:
+        GuardedEncoder(Wrong(), "loader X").encode([EncoderRow([1])])
+    assert str(caught.value) == f"The loader X returned {described} from encode for 1 rows, and float32 of shape (1, 2) is due."
 
 
 def test_shutting_down_never_fails(caplog: pytest.LogCaptureFixture) -> None:

@@ -89,6 +89,22 @@ def test_pieces_come_as_they_are_emitted() -> None:
     assert got == ["a", "b", "It is lost."]
 
 
+def test_nobody_is_woken_for_a_reader_that_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wake-up takes time from the loop's thread; one is told of the end, however it reads."""
+    ticket, _ = made()
+    told: list[int] = []
+    monkeypatch.setattr(ticket._changes, "tell", lambda: told.append(1))
+    ticket.emit("a")
+    reader = ticket.pieces()
+    assert next(reader).text == "a"
+    ticket.emit("b")
+    assert next(reader).text == "b"
+    ticket.emit("c")
+    assert told == []
+    ticket.finish("abc")
+    assert told == [1]
+
+
 @pytest.mark.parametrize("read", ["texts", "pieces"])
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_reader_that_leaves_cancels(read: str, after: int) -> None:

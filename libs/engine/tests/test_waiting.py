@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
 from llmasos_engine.policy import GuardedPolicy
@@ -130,3 +132,26 @@ def test_memory_does_not_grow_with_what_has_passed_through() -> None:
         queue.refresh(0.0)
         queue.remove(each, 0.0)
     assert len(queue._heads) + len(queue._waiting) + sum(map(len, queue._tenants.values())) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranks_without_an_order_lose_nobody(seed: int) -> None:
+    """A policy whose ranks are now and then NaN is asked on, and every sequence can be found, ranked again and removed."""
+    draw = random.Random(seed)
+    policy = ByTable()
+    guarded = GuardedPolicy(policy)
+    queue = WaitingQueue(guarded)
+    waiting = []
+    for number in range(40):
+        each = sequence(f"r{number}", f"t{number % 3}")
+        policy.requests[each.request.id] = float("nan") if draw.random() < 0.5 else draw.random()
+        queue.push(each, 0.0)
+        waiting.append(each)
+    draw.shuffle(waiting)
+    while waiting:
+        assert queue.best(0.0) in waiting
+        queue.refresh(0.0)
+        queue.remove(waiting.pop(), 0.0)
+        assert len(queue) == len(waiting)
+    assert queue.best(0.0) is None
+    assert not guarded.by_arrival
