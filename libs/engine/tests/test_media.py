@@ -298,3 +298,23 @@ def test_a_wrong_media_length_names_the_plugin(translator: Prompts, length: Any)
     with pytest.raises(PluginError, match=r"loader mine 1\.0 failed in media_length"):
         guarded.media_length(Media.of("image", [1]))
     guarded.check()
+
+
+def test_a_row_ends_before_whole_media_that_find_no_room(media_engine: Any, request_of: Any, make_runner: Any, fifo: Any) -> None:
+    """Where another model has taken the memory meanwhile: what is before them is computed, then nothing until all of them fit."""
+    prompts = Prompts(media_engine("media", "whole_media"), request_of)
+    harness = make_runner(prompts.engine, fifo, capacity=100, step_tokens=4)
+    before, data, after = numbers(5, 1), numbers(20, 2), numbers(3, 3)
+    sequence, ticket = harness.add(prompts.image(before, data, after))
+    ledger = harness.cache.ledger
+    assert harness.step() == [4]
+    ledger.capacity = 14
+    (part,) = harness.scheduler.plan()
+    assert (len(part.row.tokens), part.row.want, ledger.used) == (1, "none", 5)
+    harness.scheduler.release([part])
+    assert harness.step() == [1]
+    assert harness.scheduler.plan() == []
+    assert (sequence.computed, ledger.used) == (5, 5)
+    ledger.capacity = 100
+    harness.drain()
+    assert list(ticket.result(0).tokens) == prompts.answer([*before, *data, *after])

@@ -174,3 +174,20 @@ def test_what_was_generated_is_computed_anew_as_generated_text(hash_engine: Any,
     while runner.step():
         pass
     assert len(ticket.result().tokens) == 12
+
+
+def test_steps_without_room_for_a_draft_are_no_part_of_a_pause(make_runner: Any, hash_engine: Any, fifo: Any, request_of: Any) -> None:
+    """Eight steps that could have had one pass after a single wrong token; the last token of an answer needs no draft either."""
+    stepped = make_runner(hash_engine(context_length=200), fifo)
+    sequence, _ = stepped.add(request_of([1, 2, 3] * 8, 20, prompt_lookup=1, ignore_eos=True))
+    stepped.step()
+    sequence.replace([*sequence.tokens[:-1], 1, 2, 3])
+    assert sequence.drafter(sequence, 4) == (1,)
+    sequence.work.drafted(1, 0)
+    for _ in range(20):
+        assert sequence.drafter(sequence, 0) == ()
+    assert [sequence.drafter(sequence, 4) for _ in range(9)] == [()] * 8 + [(1,)]
+    sequence.generated = 18
+    assert sequence.drafter(sequence, 4) == (1,)
+    sequence.generated = 19
+    assert sequence.drafter(sequence, 4) == ()
