@@ -43,6 +43,8 @@ def test_a_measurement_is_found_by_its_key_alone(tmp_path: Path) -> None:
     assert Measurements(tmp_path / "made" / "here").find(measurements.key(**facts)) == NEED
     changes = [{"digest": "b"}, {"loader": "onnx"}, {"options": {"threads": 2}}, {"context_length": 9}]
     assert len({key, *(measurements.key(**facts | change) for change in changes)}) == 5
+    folders = {measurements.key(**facts | {"options": {"folder": Path(name)}}) for name in "aab"}
+    assert len(folders) == 2, "An option that is no plain value counts by its text."
     (file,) = (tmp_path / "made" / "here").iterdir()
     file.write_text("{", encoding="utf-8")
     assert measurements.find(key) is None

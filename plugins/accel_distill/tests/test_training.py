@@ -212,6 +212,11 @@ def test_the_report_and_the_progress(tmp_path: Path) -> None:
     same.mkdir()
     found = llmasos_accelerate(noisy(TEACHER), same / "out", Options(**options), SandboxContext(root=same, base=TEACHER)).report
     assert (found["hidden"], found["sequences"]) == (0.0, 8), "No layer was dropped."
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    context = SandboxContext(root=alone, base=TEACHER)
+    found = llmasos_accelerate(noisy(TEACHER), alone / "out", Options(source="samples", samples=17, hidden=0.5, **options), context).report
+    assert (found["hidden"], found["sequences"]) == (0.5, 17), "The text is left out, and the weight is the one that was asked for."
 
 
 def test_a_student_needs_another_teacher(tmp_path: Path) -> None:
