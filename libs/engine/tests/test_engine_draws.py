@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmasos_hookspecs import Constraint, EngineFailed, Row
+from llmasos_engine.draws import uniform
+from llmasos_engine.sampler import SamplingState
+from llmasos_hookspecs import Constraint, EngineFailed, Row, SamplingParams
 
 SECONDS = 120.0  # after which a test that hangs is given up
 
@@ -99,3 +101,16 @@ def test_an_engine_without_the_feature_is_not_asked(make_loop: Any, hash_engine:
     rows: list[Row] = [row for step in engine.steps for row in step]
     assert rows
     assert all(row.draw is None for row in rows)
+
+
+@pytest.mark.parametrize("penalties", [{}, {"repetition_penalty": 1.3}], ids=["plain", "penalties"])
+def test_points_lie_between_zero_and_one(penalties: dict[str, Any]) -> None:
+    """One for each token, of the seed's stream; the likeliest token has none, which is 0, since 1 is no point."""
+    for temperature in (0.0, 0.7):
+        state = SamplingState(SamplingParams(seed=5, temperature=temperature, **penalties), [1, 2])
+        points = []
+        for token in range(20):
+            points.append(state.draw().point)
+            state.accept(token)
+        assert points == ([uniform(5, index) for index in range(20)] if temperature else [0.0] * 20)
+        assert all(0 <= point < 1 for point in points)

@@ -127,6 +127,8 @@ def test_a_step_that_hangs_loses_the_model(
     )
     ticket = loop.submit(request_of([1, 2], 3))
     assert gate.reached.wait(SECONDS)
+    arrived = loop.submit(request_of([3, 4], 3))
+    assert loop.usage().waiting == 1
     began = loop._watch.since
     assert loop.look(began + TICK)
     assert loop.look(began + 499.9)
@@ -137,7 +139,8 @@ def test_a_step_that_hangs_loses_the_model(
         "The model tiny is lost: the loader X in step did not return in 500 seconds (resources.step_timeout); it is loaded again when it "
         "is next used."
     )
-    assert str(told(ticket)) == sentence
+    assert str(told(ticket)) == str(told(arrived)) == sentence
+    assert loop.usage().waiting == 0, "What had arrived is not taken in any more."
     assert caplog.messages == [sentence]
     assert not loop.look(began + 1000.0)
     assert lost == [1]
