@@ -41,6 +41,21 @@ def test_pieces_join_to_the_text(make_loop: Any, hash_engine: Any, request_of: A
     assert "".join(ticket) == texts[0]
 
 
+@pytest.mark.parametrize("logprobs", [None, 2])
+def test_each_piece_has_its_tokens(make_loop: Any, hash_engine: Any, request_of: Any, logprobs: int | None) -> None:
+    """And their log probabilities, where these are asked for; a token that completes no character comes with the piece after it."""
+    engine, bias = hash_engine(), {95: 3.0}
+    ticket = make_loop(engine).submit(request_of([1, 2], 30, ignore_eos=True, logprobs=logprobs, logit_bias=bias, temperature=1.0, seed=3))
+    pieces, generation = list(ticket.pieces()), ticket.result(SECONDS)
+    assert "".join(piece.text for piece in pieces) == generation.text
+    tokens = [token for piece in pieces for token in piece.tokens]
+    assert tokens == list(generation.tokens[: len(tokens)])
+    assert len(tokens) >= 28
+    assert any(len(piece.tokens) > 1 for piece in pieces), "Every character was one token; the test proves little."
+    found = [each for piece in pieces for each in piece.logprobs]
+    assert found == (list(generation.logprobs[: len(tokens)]) if logprobs else [])
+
+
 def test_stop_strings_end_the_text_across_tokens(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
     """A stop of three characters, each a token, ends the text before it, and nothing of it is streamed."""
     loop = make_loop(hash_engine())

@@ -105,6 +105,20 @@ def test_a_step_looks_at_a_bounded_number_of_candidates() -> None:
             assert policy.asked < 100
 
 
+def test_the_best_is_found_behind_64_whose_ranks_got_worse() -> None:
+    """So many one search ranks again."""
+    policy = ByTable()
+    queue = WaitingQueue(GuardedPolicy(policy))
+    for number in range(65):
+        policy.tenants[f"t{number}"] = number
+        queue.push(sequence(f"r{number}", f"t{number}"), 0.0)
+    for number in range(64):
+        policy.tenants[f"t{number}"] = 1000 + number
+    best = queue.best(0.0)
+    assert best is not None
+    assert best.request.id == "r64"
+
+
 def test_a_flood_hides_nobody() -> None:
     """However many a charged tenant has waiting, another tenant's request is found at once."""
     policy = ByTable()
