@@ -39,6 +39,21 @@ def test_cancel_frees_the_slot_and_keeps_the_text(make_loop: Any, hash_engine: A
     assert len(second.result(SECONDS).tokens) == 5
 
 
+def test_what_has_no_text_ends_in_an_error_where_it_is_cancelled(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
+    """Half of the scores or logits are none."""
+    gate = make_gate()
+    loop = make_loop(hash_engine(fault=gate))
+    scores, logits = loop.submit_score(request_of([1, 2], id="a"), [[3]]), loop.submit_logits(request_of([1, 2], id="b"))
+    assert gate.reached.wait(SECONDS)
+    for ticket in (scores, logits):
+        ticket.cancel()
+    gate.open.set()
+    for ticket, said in ((scores, "Request a was cancelled before its scores"), (logits, "Request b was cancelled before its logits")):
+        with pytest.raises(Cancelled) as caught:
+            ticket.result(SECONDS)
+        assert str(caught.value) == f"{said} were complete."
+
+
 def test_leaving_a_stream_cancels(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Who breaks out of the iteration wants no more."""
     gate = make_gate(after=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -228,6 +229,30 @@ def test_logits_of_any_size_are_drawn_from_exactly(monkeypatch: pytest.MonkeyPat
         for row, state, token in zip(logits, states, sample(logits, states), strict=True):
             assert token is not None
             assert token in acceptable_tokens(row, state.draw(), rounding=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "vectors"),
+    [
+        (["AVX512_SKX"], True),
+        (["SSE2 baseline", "AVX2"], True),
+        (["baseline(SSE2)"], False),
+        (["AVX2", "baseline(SSE2)"], False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_base_two_is_taken_where_numpy_computes_it_by_vectors(
+    monkeypatch: pytest.MonkeyPatch, kernels: list[str] | None, vectors: bool
+) -> None:
+    """Of all its kernels; a numpy that does not say is taken for one that does not."""
+
+    def info(**asked: str) -> dict[str, dict[str, dict[str, str]]]:
+        assert asked == {"func_name": "^exp2$", "signature": "float32"}
+        return {} if kernels is None else {"exp2": {str(place): {"current": each} for place, each in enumerate(kernels)}}
+
+    monkeypatch.setattr(np.lib, "introspect", SimpleNamespace(opt_func_info=info), raising=False)
+    assert cuts._vector_exp2() == vectors
 
 
 class Everything:
