@@ -42,8 +42,8 @@ def test_cancel_frees_the_slot_and_keeps_the_text(make_loop: Any, hash_engine: A
 def test_what_has_no_text_ends_in_an_error_where_it_is_cancelled(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Half of the scores or logits are none."""
     gate = make_gate()
-    loop = make_loop(hash_engine(fault=gate))
-    scores, logits = loop.submit_score(request_of([1, 2], id="a"), [[3]]), loop.submit_logits(request_of([1, 2], id="b"))
+    loop = make_loop(hash_engine(fault=gate), step_tokens=4)
+    scores, logits = loop.submit_score(request_of([1] * 9, id="a"), [[3]]), loop.submit_logits(request_of([2] * 9, id="b"))
     assert gate.reached.wait(SECONDS)
     for ticket in (scores, logits):
         ticket.cancel()
