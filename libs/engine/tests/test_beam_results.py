@@ -96,3 +96,27 @@ def test_a_search_that_is_cancelled_before_it_began_has_no_text(
     stepped, ticket = search(make_runner, hash_engine(), fifo, request_of(PROMPT, 9, num_beams=3), tokenizer)
     stepped.runner.cancel(next(iter(stepped.runner._live)))
     assert (ticket.result().text, ticket.result().tokens, ticket.result().finish_reason) == ("", (), "cancelled")
+
+
+@pytest.mark.parametrize("order", ["first first", "last first"])
+@pytest.mark.parametrize("again", [8, 512])
+def test_beams_that_start_before_the_prompt_is_computed_change_nothing(
+    again: int, order: str, make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any, tokenizer: Any
+) -> None:
+    """As where the first beam is preempted in the middle of it: the others compute the prompt for themselves, before, with or after it."""
+    for first in range(8):
+        texts = []
+        for preempted in (False, True):
+            request = request_of(list(range(first, first + 20)), 6, num_beams=3, ignore_eos=True)
+            stepped, ticket = search(make_runner, hash_engine(), type(fifo)(), request, tokenizer)
+            stepped.scheduler.step_tokens = stepped.scheduler.row_tokens = 12
+            stepped.step()
+            if preempted:
+                if order == "last first":
+                    stepped.scheduler.policy.policy.rank = lambda sequence, _: [-ord(each) for each in sequence.request.id]
+                stepped.scheduler.preempt(stepped.scheduler.running[0])
+                stepped.cache.evict()
+                stepped.scheduler.step_tokens = stepped.scheduler.row_tokens = again
+            stepped.drain()
+            texts.append(ticket.result().tokens)
+        assert texts[0] == texts[1]

@@ -84,7 +84,7 @@ class Pieces:
         return self.pieces[token]
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        assert not special
+        assert special is False
         text = text if self.behind_lines and text.startswith("\n") else " " + text.replace("\n", "\n ")
         data, found = text.encode(), []
         while data:

@@ -188,6 +188,8 @@ class BeamWork:
         self._search.join(sequence)
 
     def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
+        if position + len(logits) < len(sequence.tokens):
+            return False  # it computed the prompt for itself, in the step in which another beam's logits gave it tokens after that
         return self._search.accept(self._number, logits[-1], rewind)
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
