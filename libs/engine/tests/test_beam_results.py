@@ -113,7 +113,7 @@ def test_beams_that_start_before_the_prompt_is_computed_change_nothing(
             stepped.step()
             if preempted:
                 if order == "last first":
-                    stepped.scheduler.policy.policy.rank = lambda sequence, _: [-ord(each) for each in sequence.request.id]
+                    stepped.scheduler.policy.policy.rank = lambda sequence, _: -len(sequence.request.id)
                 stepped.scheduler.preempt(stepped.scheduler.running[0])
                 stepped.cache.evict()
                 stepped.scheduler.step_tokens = stepped.scheduler.row_tokens = again
