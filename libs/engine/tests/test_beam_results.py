@@ -120,3 +120,24 @@ def test_beams_that_start_before_the_prompt_is_computed_change_nothing(
             stepped.drain()
             texts.append(ticket.result().tokens)
         assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("length_penalty", [1.0, 2.0, -1.0])
+def test_a_search_ends_when_nothing_better_is_likely(make_loop: Any, hash_engine: Any, request_of: Any, length_penalty: float) -> None:
+    """With two finished texts, as soon as the best unfinished one has no better score than the worse of these: not at the limit of 40."""
+    engine = hash_engine(context_length=64)
+    bias = {token: value for token, value in FORBIDDEN.items() if token not in (3, EOS)}
+    request = request_of(PROMPT, 40, num_beams=2, logit_bias=bias, length_penalty=length_penalty)
+    found = make_loop(engine).submit(request).result(SECONDS)
+
+    def score(text: tuple[int, ...]) -> float:
+        return log_probability(engine, text) / len(text) ** length_penalty
+
+    finished: list[tuple[int, ...]] = []
+    for length in range(1, 41):
+        finished = sorted([*finished, (3,) * (length - 1) + (EOS,)], key=score, reverse=True)[:2]
+        if length >= 2 and score((3,) * length) <= score(finished[-1]):
+            break
+    assert length < 40
+    assert found.tokens == finished[0]
+    assert len(engine.steps) <= length + 1
