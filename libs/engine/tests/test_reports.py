@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import attrs
@@ -30,11 +31,16 @@ class Seconds:
         return self.now
 
 
-def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
+def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
     """One request computes 12 tokens of a prompt of 20, one waits; the loop has been silent since that step began."""
-    gate = make_gate(after=1)
+    entered, proceed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold(_: Any) -> None:
+        entered.release()
+        assert proceed.acquire(timeout=SECONDS)
+
     loop = make_loop(
-        hash_engine(fault=gate, context_length=50, kv_bytes_per_token=7), max_sequences=1, step_tokens=12, memory=1000 + 7 * 90
+        hash_engine(fault=hold, context_length=50, kv_bytes_per_token=7), max_sequences=1, step_tokens=12, memory=1000 + 7 * 90
     )
     assert attrs.evolve(loop.usage(), silent=0.0) == Usage(
         model="tiny",
@@ -54,8 +60,11 @@ def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, reques
         scheduler="Fifo",
         silent=0.0,
     )
-    tickets = [loop.submit(request_of([number] * 20, 5, ignore_eos=True)) for number in (1, 2)]
-    assert gate.reached.wait(SECONDS)
+    tickets = [loop.submit(request_of([1] * 20, 5, ignore_eos=True))]
+    assert entered.acquire(timeout=SECONDS)
+    tickets.append(loop.submit(request_of([2] * 20, 5, ignore_eos=True)))
+    proceed.release()
+    assert entered.acquire(timeout=SECONDS)  # in its second step, before which the second request was taken in
     found = loop.usage()
     assert found.prefill_rate > 0
     assert found.silent > 0
@@ -77,7 +86,7 @@ def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, reques
         scheduler="Fifo",
         silent=0.0,
     )
-    gate.open.set()
+    proceed.release(100)
     for ticket in tickets:
         ticket.result(SECONDS)
     loop.submit(request_of([1] * 20, 1)).result(SECONDS)
