@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     import numpy as np
+    from core.tests.cli.fork_server import ForkServer
     from xdist.scheduler import LoadFileScheduling
 
     from llmasos_hookspecs import QuantizedTensor
@@ -167,6 +168,15 @@ def nothing_stays_open() -> Iterator[None]:
         left.append(model.name)
         model.resident.close()
     assert not left, f"tests of this file left open: {', '.join(left)}"
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Runs ``llmasos`` and pytest with their imports made once for all tests of a process."""
+    from core.tests.cli.fork_server import WARM_LLMASOS, WARM_PYTEST, ForkServer
+
+    with ForkServer({**os.environ, "PYTHONUTF8": "1"}, tmp_path_factory.mktemp("fork-server"), WARM_LLMASOS + WARM_PYTEST) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

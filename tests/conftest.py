@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import ForkServer
 
 import llmasos
 from llmasos.api.model import LanguageModel
@@ -25,20 +25,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def llmasos_cli(tmp_path: Path) -> Run:
+def llmasos_cli(tmp_path: Path, fork_server: ForkServer) -> Run:
     """Runs ``llmasos`` with its output piped, as a script would."""
 
     def run(*arguments: str, stdin: str = "", cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", "from llmasos.cli import main; main()", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            cwd=cwd,
-            timeout=300,
-            env={**os.environ, **env},
-            check=False,
-        )
+        return fork_server.said(*arguments, folder=cwd, given=stdin.encode(), env={**os.environ, "PYTHONUTF8": "1", **env})
 
     return run

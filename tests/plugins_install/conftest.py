@@ -21,6 +21,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from core.tests.cli.fork_server import LLMASOS, RESCAN, WARM_LLMASOS, ForkServer
 from packaging.requirements import Requirement
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -83,36 +84,53 @@ for source in sys.argv[2:]:
 """
 
 
+#: pip's command, and what it imports to install wheels and to remove them.
+PIP = "import sys; from pip._internal.cli.main import main; sys.exit(main())"
+WARM_PIP = """
+import pip._internal.cli.main, pip._internal.commands.install, pip._internal.commands.uninstall
+import pip._internal.operations.install.wheel, pip._internal.resolution.resolvelib.resolver
+"""
+
+
+def bare(home: Path) -> dict[str, str]:
+    """The variables of a process in which nothing of the tests' own environment is found."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LLMASOS", "VIRTUAL_ENV"))}
+    return {**kept, "LLMASOS_HOME": str(home)}
+
+
 @attrs.frozen
 class Environment:
-    """A virtual environment with core alone."""
+    """A virtual environment with core alone, whose command and whose pip are imported once."""
 
     python: Path
     home: Path
+    server: ForkServer
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run its Python; whether that went well is for the caller to say."""
-        # Nothing of the tests' own environment may be found.
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LLMASOS", "VIRTUAL_ENV"))}
-        env["LLMASOS_HOME"] = str(self.home)
         return subprocess.run(
             [str(self.python), *arguments],
             capture_output=True,
             text=True,
             encoding="utf-8",
             cwd=self.home,
-            env=env,
+            env=bare(self.home),
             timeout=600,
             check=False,
         )
 
     def pip(self, *arguments: str) -> None:
         compiled = ("--no-compile",) if arguments[0] == "install" else ()  # most modules of what core requires are never imported
-        done = self.run("-m", "pip", *arguments, *compiled, "--quiet", "--disable-pip-version-check")
+        words = (*arguments, *compiled, "--quiet", "--disable-pip-version-check")
+        done = self.server.said(*words, folder=self.home, code=PIP, env=bare(self.home))
         assert done.returncode == 0, done.stderr
 
     def llmasos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The installed command."""
+        """The command."""
+        return self.server.said(*arguments, folder=self.home, code=RESCAN + LLMASOS, env=bare(self.home))
+
+    def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command by the script that pip wrote, which takes longer."""
         return self.run(str(self.python.with_name("llmasos")), *arguments)
 
     def listed(self) -> dict[str, Any]:
@@ -161,24 +179,34 @@ def required(*names: str) -> list[Distribution]:
     return [each for name, each in found.items() if not name.startswith("llmasos")]
 
 
-@pytest.fixture(scope="session")
-def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """What core requires of others, and pip, are copied out of the tests' own environment; pip would fetch what core does not say here."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder / "venv", with_pip=False)
-    home = folder / "home"
-    home.mkdir()
-    made = Environment(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python", home)
-    site = Path(made.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
-    for one in required("pip", "llmasos"):
+def environment_of(folder: Path, *names: str) -> Path:
+    """The Python of a virtual environment with what these distributions require of others, copied out of the tests' own environment: pip
+    would fetch and unpack it all again."""
+    venv.create(folder, with_pip=False)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    asked = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, check=True)
+    site = Path(asked.stdout.decode().strip())
+    for one in required(*names):
         for file in one.files or ():
             if ".." not in file.parts and (source := Path(str(one.locate_file(file)))).is_file():
                 target = site / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
+    return python
+
+
+@pytest.fixture(scope="session")
+def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """It has pip, too."""
+    folder = tmp_path_factory.mktemp("environment")
+    python = environment_of(folder / "venv", "pip", "llmasos")
+    home = folder / "home"
+    home.mkdir()
     libs = [str(wheels[f"llmasos-{name.replace('_', '-')}"]) for name in LIBS]
-    made.pip("install", str(wheels["llmasos-hookspecs"]), *libs, str(wheels["llmasos"]))
-    return made
+    install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+    subprocess.run([*install, str(wheels["llmasos-hookspecs"]), *libs, str(wheels["llmasos"])], check=True, cwd=home, env=bare(home))
+    with ForkServer(bare(home), tmp_path_factory.mktemp("streams"), WARM_LLMASOS + WARM_PIP, python) as server:
+        yield Environment(python, home, server)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import environment_of
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = [
     "hookspecs",
@@ -73,10 +75,15 @@ def test_every_package_builds_a_typed_wheel_with_its_licence_named(all_wheels: d
 
 
 @pytest.mark.model
-def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp_path: Path) -> None:
-    """A clean environment with these wheels fetches the model and continues 今天天气很好, the same in JSON and streamed."""
-    python = tmp_path / "venv" / "bin" / "python"
-    venv.create(tmp_path / "venv", with_pip=False)
+@pytest.mark.parametrize("others", ["copied", pytest.param("fetched", marks=pytest.mark.long)])
+def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp_path: Path, others: str) -> None:
+    """A clean environment with these wheels fetches the model and continues 今天天气很好, the same in JSON and streamed; what they require of
+    others is copied from the tests' environment, or fetched by pip."""
+    if others == "copied":
+        python = environment_of(tmp_path / "venv", "pip", *(name.replace("_", "-") for name in DEMO))
+    else:
+        python = tmp_path / "venv" / "bin" / "python"
+        venv.create(tmp_path / "venv", with_pip=False)
     home = tmp_path / "home"
     home.mkdir()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import PYTEST
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.parent.name for path in ROOT.glob("examples/*/tests"))
@@ -54,17 +53,11 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_passes_its_own_tests(wheels, tmp_path, name):
+def test_an_example_passes_its_own_tests(wheels, tmp_path, fork_server, name):
     """As its author runs them, against what its wheel holds, with the settings of its own project."""
     project = ROOT / "examples" / name
     with zipfile.ZipFile(wheels[name.replace("_", "-")]) as wheel:
         wheel.extractall(tmp_path)  # all that pip does with a wheel of Python files for ``--target``
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(project / "pyproject.toml"), str(project / "tests")],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    words = ("-q", "-p", "no:cacheprovider", "-c", str(project / "pyproject.toml"), str(project / "tests"))
+    done = fork_server.said(*words, folder=ROOT, code=PYTEST, path=[str(tmp_path)], env={**os.environ, "PYTHONUTF8": "1"})
     assert done.returncode == 0, done.stdout + done.stderr

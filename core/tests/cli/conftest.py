@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -13,9 +13,9 @@ import pytest
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
-from .fork_server import ForkServer
+from .fork_server import LLMASOS, ForkServer
 
-COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
+COMMAND = [sys.executable, "-c", LLMASOS]
 
 
 @attrs.frozen
@@ -24,23 +24,11 @@ class CommandLine:
 
     folder: Path
     server: ForkServer
-
-    @property
-    def env(self) -> Mapping[str, str]:
-        """The environment of commands that set none of their own."""
-        return self.server.env
+    env: Mapping[str, str]
 
     def __call__(self, *arguments: str | Path, stdin: str | bytes = "", **env: str) -> subprocess.CompletedProcess[str]:
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        words = [*map(str, arguments)]
-        if env:
-            environment = {**self.env, **env}
-            done = subprocess.run(
-                [*COMMAND, *words], input=given, capture_output=True, cwd=self.folder, timeout=300, env=environment, check=False
-            )
-        else:
-            done = self.server.run(words, self.folder, given, 300)
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        return self.server.said(*map(str, arguments), folder=self.folder, given=given, env={**self.env, **env})
 
     def start(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[bytes]:
         """The same, going on beside the test, which must wait for it."""
@@ -62,19 +50,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def command_server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """The command line, imported once for the tests of a process."""
+@pytest.fixture
+def cli(tmp_path: Path, home: Path, fork_server: ForkServer) -> CommandLine:
+    """The command line, in an empty folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
     env = {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
-    with ForkServer(env, tmp_path_factory.mktemp("streams")) as server:
-        yield server
-
-
-@pytest.fixture
-def cli(tmp_path: Path, command_server: ForkServer) -> CommandLine:
-    """The command line, in an empty folder."""
-    return CommandLine(tmp_path, command_server)
+    return CommandLine(tmp_path, fork_server, env)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Processes that have imported the command line already, which takes far longer than most commands."""
+"""Processes that have imported their program already, which takes far longer than most of what tests have it do."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
-#: Has one command fail, for what it imports, and imports what a loader needs and a fork may take over (ONNX Runtime has threads). Then it
-#: reads one job a line from the socket, forks, and becomes the command in the child, which ends as a program of its own does; the parent
-#: answers with the child's process id, and, once it has ended, with its exit code.
-PROGRAM = """
-import contextlib, io, json, os, socket, sys
-from llmasos.cli import invoke, main
+#: Imports what all jobs need. Then it reads one job a line from the socket, forks, and becomes the program in the child, which ends as one
+#: of its own does; the parent answers with the child's process id, and, once it has ended, with its exit code.
+PROGRAM: Final = """
+import json, os, socket, sys
 
-with contextlib.redirect_stderr(io.StringIO()):
-    assert invoke(["run", "x", "--model", "no such model", "--json"]) == 1
-import onnx
-
+exec(sys.argv[2], {"__name__": "warm"})
 control = socket.socket(fileno=int(sys.argv[1]))
 jobs = control.makefile("rb")
 while job := jobs.readline():
@@ -38,34 +33,73 @@ while job := jobs.readline():
             file = os.open(path, flags)
             os.dup2(file, number)
             os.close(file)
+        os.environ.clear()
+        os.environ.update(job["env"])
         os.chdir(job["folder"])
+        sys.path[1:1] = job["path"]
         sys.argv = ["-c", *job["arguments"]]
         break
     control.sendall(b"%d\\n" % child)
     control.sendall(b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 else:
     sys.exit()
-main()
+exec(job["code"])
+"""
+
+#: The command line.
+LLMASOS: Final = "from llmasos.cli import main; main()"
+
+#: Has one command of it fail, for what it imports, and imports what a loader needs and a fork may take over (ONNX Runtime has threads).
+WARM_LLMASOS: Final = """
+import contextlib, io
+from llmasos.cli import invoke
+
+with contextlib.redirect_stderr(io.StringIO()):
+    invoke(["run", "x", "--model", "no such model", "--json"])
+for name in ("numpy", "tokenizers", "onnx"):
+    with contextlib.suppress(ImportError):
+        __import__(name)
+"""
+
+#: The plugins may be others than a moment ago.
+RESCAN: Final = "from llmasos.system.discovery import registry; registry().rescan()\n"
+
+#: pytest, as its command runs it.
+PYTEST: Final = RESCAN + "import sys, pytest; sys.exit(pytest.main())"
+
+WARM_PYTEST: Final = """
+import contextlib, io
+import pytest
+
+with contextlib.redirect_stdout(io.StringIO()):
+    pytest.main(["--version"])
 """
 
 
 class ForkServer:
-    """Runs ``llmasos`` in one environment, each command in a process of its own.
+    """Runs programs of Python, each in a process of its own.
 
     Args:
-        env: the environment of all commands.
+        env: the environment of the jobs that say nothing of theirs.
         root: an empty folder for what they read and write.
+        warm: the code whose imports they share.
+        python: the interpreter.
     """
 
-    def __init__(self, env: Mapping[str, str], root: Path) -> None:
-        self.env = dict(env)
+    def __init__(self, env: Mapping[str, str], root: Path, warm: str = WARM_LLMASOS, python: str | Path = sys.executable) -> None:
+        self.env: Final = dict(env)
+        self._python = str(python)
         self._streams = [root / name for name in ("stdin", "stdout", "stderr")]
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(theirs.fileno())], env=self.env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                [self._python, "-c", PROGRAM, str(theirs.fileno()), warm],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=root,
             )
-        self._answers = self._control.makefile("rb")
+        self._answers = self._control.makefile("rb", buffering=0)  # what it had read ahead, ``select`` would not tell of
 
     def __enter__(self) -> ForkServer:
         return self
@@ -75,15 +109,40 @@ class ForkServer:
         self._control.close()
         self._process.wait(60)
 
-    def run(self, arguments: Sequence[str], folder: Path, given: bytes, seconds: float) -> subprocess.CompletedProcess[bytes]:
-        """As ``subprocess.run`` does, with ``given`` on standard input."""
+    def run(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        given: bytes = b"",
+        seconds: float = 300,
+        *,
+        code: str = LLMASOS,
+        env: Mapping[str, str] | None = None,
+        path: Sequence[str] = (),
+    ) -> subprocess.CompletedProcess[bytes]:
+        """As ``subprocess.run`` does of ``python -c code arguments``, with ``given`` on standard input.
+
+        Args:
+            env: the whole environment, where it is another. What Python reads when it starts needs a process that is started with it.
+            path: folders to import from, for it and the programs that it starts.
+        """
+        env = self.env if env is None else env
+        started_with = any(name.startswith("PYTHON") and env.get(name) != self.env.get(name) for name in {*env, *self.env})
+        if path:
+            env = {**env, "PYTHONPATH": os.pathsep.join([*path, *filter(None, [env.get("PYTHONPATH")])])}
+        if started_with:
+            command = [self._python, "-c", code, *arguments]
+            return subprocess.run(command, input=given, capture_output=True, cwd=folder, timeout=seconds, env=env, check=False)
         self._streams[0].write_bytes(given)
         output = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         flags = (os.O_RDONLY, output, output)
         job: dict[str, Any] = {
+            "code": code,
             "arguments": list(arguments),
             "folder": str(folder),
-            "streams": [(str(path), flag) for path, flag in zip(self._streams, flags, strict=True)],
+            "env": dict(env),
+            "path": list(path),
+            "streams": [(str(stream), flag) for stream, flag in zip(self._streams, flags, strict=True)],
         }
         self._control.sendall(json.dumps(job).encode() + b"\n")
         child = int(self._answers.readline())
@@ -92,5 +151,10 @@ class ForkServer:
                 os.kill(child, signal.SIGKILL)
             self._answers.readline()
             raise subprocess.TimeoutExpired(list(arguments), seconds)
-        code = int(self._answers.readline())
-        return subprocess.CompletedProcess(list(arguments), code, *(path.read_bytes() for path in self._streams[1:]))
+        code_of_exit = int(self._answers.readline())
+        return subprocess.CompletedProcess(list(arguments), code_of_exit, *(stream.read_bytes() for stream in self._streams[1:]))
+
+    def said(self, *arguments: str, folder: Path, **how: Any) -> subprocess.CompletedProcess[str]:
+        """The same, with what the program printed as text."""
+        done = self.run(arguments, folder, **how)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

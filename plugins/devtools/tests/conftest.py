@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import ForkServer
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> RunCli:
+def cli(tmp_path: Path, fork_server: ForkServer) -> RunCli:
     """Runs ``llmasos`` in an empty folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
     env = {**kept, "LLMASOS_HOME": str(tmp_path / "home"), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
@@ -22,7 +22,6 @@ def cli(tmp_path: Path) -> RunCli:
     folder.mkdir()
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from llmasos.cli import main; main()", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, timeout=300, check=False)
+        return fork_server.said(*map(str, arguments), folder=folder, env=env)
 
     return run

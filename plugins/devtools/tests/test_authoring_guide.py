@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import PYTEST, ForkServer
 
 GUIDE = Path(__file__).parents[3] / "docs" / "authoring.md"
 _FILE = re.compile(r"<!-- file: (?P<path>\S+) -->\n```python\n(?P<text>.*?)```", re.DOTALL)
@@ -21,12 +20,12 @@ def guide() -> str:
 
 
 @pytest.fixture(scope="module")
-def workplace(guide: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(guide: str, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
     """The guide's commands run, and its files written over what they made."""
     folder = tmp_path_factory.mktemp("guide")
     for command in _COMMAND.findall(guide):
-        words = [sys.executable, "-c", "from llmasos.cli import main; main()", *command.split()[1:]]
-        subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=120)
+        done = fork_server.said(*command.split()[1:], folder=folder)
+        assert done.returncode == 0, done.stderr
     for found in _FILE.finditer(guide):
         assert (folder / found["path"]).is_file(), f"The guide replaces {found['path']}, which its command did not make."
         (folder / found["path"]).write_text(found["text"], encoding="utf-8")
@@ -42,16 +41,9 @@ def test_the_guide_builds_its_packages(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_packages_of_the_guide_pass_their_tests(package: str, workplace: Path) -> None:
+def test_the_packages_of_the_guide_pass_their_tests(package: str, workplace: Path, fork_server: ForkServer) -> None:
     """With the guide's files each passes the conformance kit and its own tests."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=workplace / package,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    run = fork_server.said("-q", "-p", "no:cacheprovider", folder=workplace / package, code=PYTEST)
     assert run.returncode == 0, run.stdout[-3000:]
     assert re.search(r"\b[1-9]\d* passed", run.stdout)
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from core.tests.cli.fork_server import ForkServer
+
 from llmasos_devtools.processes.tables import COLUMNS, memory_line, observer_rows, rows
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -20,14 +22,15 @@ with llmasos.load_model(sys.argv[1], loader="onnx", memory="1GiB") as model:
 """
 
 
-def test_ps_and_top_see_another_process(tmp_path: Path) -> None:
+def test_ps_and_top_see_another_process(tmp_path: Path, fork_server: ForkServer) -> None:
     """Its model, memory and counts, as a table, live, and as JSON; and nothing once it is gone."""
     tiny_checkpoint("llama", folder=tmp_path / "model")
     environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
 
     def ask(*arguments: str) -> str:
-        command = [sys.executable, "-c", "from llmasos.cli import main; main()", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+        done = fork_server.said(*arguments, folder=tmp_path, env={**environment, "PYTHONUTF8": "1"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     command = [sys.executable, "-c", OTHER, str(tmp_path / "model")]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import PYTEST, ForkServer
 
 from llmasos_devtools.new.scaffold import new_plugin
 from llmasos_hookspecs import GROUPS, PluginError
@@ -23,17 +24,10 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", GROUPS)
-def test_a_new_package_passes_its_own_tests(kind: str, place: Path) -> None:
+def test_a_new_package_passes_its_own_tests(kind: str, place: Path, fork_server: ForkServer) -> None:
     """A package of each kind passes the conformance kit and its own tests as it was written, and ruff finds nothing."""
     folder = new_plugin(kind, f"my-{kind}", place)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    run = fork_server.said("-q", "-p", "no:cacheprovider", "-p", "no:asyncio", folder=folder, code=PYTEST)
     assert run.returncode == 0, run.stdout[-3000:]
     assert re.search(r"\b[1-9]\d* passed", run.stdout)
     assert "failed" not in run.stdout
