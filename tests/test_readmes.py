@@ -3,7 +3,9 @@ them."""
 
 from __future__ import annotations
 
+import functools
 import tomllib
+from typing import Any
 
 import pytest
 import typer.main
@@ -36,9 +38,14 @@ def test_the_command_line_understands_it(printed: Printed) -> None:
     understood(printed)
 
 
+@functools.cache
+def command_line() -> Any:
+    """The tree of all commands, which takes longer to make than a line to be read."""
+    return typer.main.get_command(app)
+
+
 def understood(printed: Printed) -> None:
-    arguments = printed.words
-    group = typer.main.get_command(app)
+    arguments, group = printed.words, command_line()
     context = group.make_context("llmasos", list(arguments))
     while hasattr(group, "commands"):
         name, group, arguments = group.resolve_command(context, [*context._protected_args, *context.args])

@@ -215,10 +215,16 @@ OTHER_MARKS = (*DEEPSEEK_MARKS, *HARMONY_MARKS)
 NEWER_FORMS = ["mistral-named", "deepseek", "deepseek-named", "qwen-coder", "harmony"]
 
 
-@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3", "thinking", "opened", *NEWER_FORMS])
+MARKS = ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<think>", "</think>", "[ARGS]", *DEEPSEEK_MARKS, *HARMONY_MARKS)
+
+
 @pytest.mark.parametrize(
-    "control_tokens",
-    [(), ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<think>", "</think>", "[ARGS]", *DEEPSEEK_MARKS, *HARMONY_MARKS)],
+    ("template", "control_tokens"),
+    [
+        *((name, MARKS) for name in ("hermes", "mistral", "llama3", "thinking", "opened", *NEWER_FORMS)),
+        *((name, ()) for name in ("hermes", "opened", "mistral")),
+        *(pytest.param(name, (), marks=pytest.mark.long) for name in ("llama3", "thinking", *NEWER_FORMS)),
+    ],
 )
 def test_a_call_that_must_be_is_made_whatever_the_model_would_write(
     asking: Callable[..., Ask], template: str, control_tokens: tuple[str, ...]

@@ -275,11 +275,21 @@ def close(pipeline: Pipeline) -> None:
     assert not thread.is_alive(), "closing waits for ever"
 
 
-#: Every method with three of the errors, and every error with five of the methods; where all are tried, each with each.
-PAIRS = [(method, error) for place, method in enumerate(METHODS) for number, error in enumerate(RAISED) if ALL or (place + number) % 2 == 0]
+def pairs() -> Iterator[Any]:
+    """Every method with three of the errors, and every error with five of the methods; where all are tried, each with each. Half of them are
+    tried on each change: every method, every error, and each of ``CASES``."""
+    for place, method in enumerate(METHODS):
+        for number, error in enumerate(RAISED):
+            if ALL or (place + number) % 2 == 0:
+                turn = (number // 2 - place) % 3
+                yield pytest.param(method, error, marks=[] if ALL or not turn or (turn == 1 and place % 2) else [pytest.mark.long])
 
 
-@pytest.mark.parametrize(("method", "error"), PAIRS)
+#: Methods whose stall is bounded by the same option, at the same moment, as that of another.
+ALIKE = {"takes", "plan", "llmasos_create_task"}
+
+
+@pytest.mark.parametrize(("method", "error"), pairs())
 def test_a_plugin_that_fails_keeps_nobody_waiting(trial: Trial, faultless: Any, method: str, error: str) -> None:
     """Each caller has an answer, or an error that says what the plugin did; once it is over, the next caller is served."""
     right, calls = faultless
@@ -304,7 +314,7 @@ def test_a_plugin_that_fails_keeps_nobody_waiting(trial: Trial, faultless: Any, 
         close(pipeline)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(each, marks=[pytest.mark.long] * (not ALL and each in ALIKE)) for each in METHODS])
 def test_a_plugin_that_stalls_keeps_nobody_waiting(trial: Trial, faultless: Any, method: str, caplog: pytest.LogCaptureFixture) -> None:
     """All callers are told within the bound which plugin it was and which option bounds it, and closing returns while it stalls."""
     kind, option = METHODS[method]

@@ -51,7 +51,7 @@ RunConformance = Callable[..., Outcomes]
 def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConformance]:
     """``run(base, plugin, body)``: pytest on a class of ``base`` with ``body``, for a plugin module with the text ``plugin``.
 
-    ``only`` names the standard tests to run; none: all. ``leaks``: files and sockets that the plugin leaves open are no failure.
+    ``only`` names the standard tests to run; none: all but those ``without``. ``leaks``: files and sockets that the plugin leaves open are no failure.
     """
     made: list[str] = []
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -59,7 +59,9 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # options of the run that these tests are in
 
-    def run(base: str, plugin: str, body: str = "", only: Iterable[str] = (), *, leaks: bool = False) -> Outcomes:
+    def run(
+        base: str, plugin: str, body: str = "", only: Iterable[str] = (), *, without: Iterable[str] = (), leaks: bool = False
+    ) -> Outcomes:
         module = f"plugin_under_test_{next(_NUMBER)}"
         made.append(module)
         (tmp_path / f"{module}.py").write_text(plugin, encoding="utf-8")
@@ -73,8 +75,8 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         arguments += [*_WITHOUT, f"--basetemp={tmp_path / module}"]
         if leaks:
             arguments += ["-p", "no:unraisableexception"]
-        if only:
-            arguments += ["-k", " or ".join(only)]
+        if only or without:
+            arguments += ["-k", " or ".join(only) or f"not ({' or '.join(without)})"]
         code = pytest.main([*arguments, str(test)], plugins=[outcomes])
         assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED), f"pytest ended with {code!r}."
         assert outcomes.passed or outcomes.failed or outcomes.collection_errors, "No standard test ran."

@@ -1,6 +1,6 @@
 """Untrusted files: each is read or refused with one LLMasOSError, without a crash, large allocations or access outside its folder.
 
-200 cases for each kind of file; ``make test-long`` runs 2,000, ``make fuzz`` 100,000. Cases are drawn in parts of 2,000, each from its
+80 cases for each kind of file; ``make test-long`` runs 2,000, ``make fuzz`` 100,000. Cases are drawn in parts of 2,000, each from its
 own seed, so that a part that failed can be repeated.
 """
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as 
 
 from llmasos_hookspecs import LLMasOSError
 
-CASES: Final = int(os.environ.get("LLMASOS_FUZZ_CASES", "200"))
+CASES: Final = int(os.environ.get("LLMASOS_FUZZ_CASES", "80"))
 PART: Final = 2000
 #: Bytes that a case may take.
 MEMORY: Final = 64 << 20

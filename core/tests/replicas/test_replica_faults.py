@@ -137,7 +137,7 @@ def within_bound(call: Callable[[], Any]) -> Any:
     ("fault", "said"),
     [
         ("two arguments", r"the plant withered, because nobody watered it"),
-        ("exit", r'loader "faulty" \(made-faulty 1.0\) failed in llmasos_load: SystemExit: 3'),
+        pytest.param("exit", r'loader "faulty" \(made-faulty 1.0\) failed in llmasos_load: SystemExit: 3', marks=pytest.mark.long),
         ("text", r'loader "faulty" \(made-faulty 1.0\) returned a str without open'),
     ],
 )
@@ -151,8 +151,17 @@ def test_a_loader_that_fails_in_its_replica_is_one_sentence(faulty: Callable[...
     assert within_bound(pipeline.close) is None
 
 
-@pytest.mark.parametrize("fault", ["two arguments", "exit", "stall"])
-@pytest.mark.parametrize("at", ["open", "step"])
+@pytest.mark.parametrize(
+    ("at", "fault"),
+    [
+        pytest.param("open", "two arguments", marks=pytest.mark.long),
+        pytest.param("open", "exit", marks=pytest.mark.long),
+        ("open", "stall"),
+        ("step", "two arguments"),
+        ("step", "exit"),
+        pytest.param("step", "stall", marks=pytest.mark.long),  # test_replica_generated_faults.py has it
+    ],
+)
 def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callable[..., Pipeline], fault: str, at: str) -> None:
     """Eight callers are answered or told, and the next request is served: by the same replica, or by the one started in its place."""
     with faulty(fault, at, once=True, step_timeout=2.0) as pipeline:

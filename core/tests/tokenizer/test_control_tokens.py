@@ -126,7 +126,7 @@ def test_text_that_spells_no_control_token_has_the_tokens_that_it_always_had(tok
     )
     text = st.lists(pieces, max_size=8).map("".join).filter(lambda text: not any(each in text.lower() for each in ("[inst", "im_end|")))
 
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=settings.default.max_examples // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(text, min_size=1, max_size=3))
     def check(contents: list[str]) -> None:
         messages = [{"role": "user", "content": content} for content in contents]
