@@ -4,9 +4,11 @@ processes, and how many random examples are tried."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -56,6 +58,20 @@ def _settrace(function: Any, install: Callable[[Any], None] = sys.settrace) -> N
 
 if threading.gettrace() is not None:  # coverage is measured: a thread that cannot install its trace function would never run
     sys.settrace = _settrace
+
+def _shared_contexts(make: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
+    """``ssl.create_default_context`` that reads a file of certificates once: every client of httpx would read all authorities of the web anew,
+    which takes longer than most requests to a server on this machine."""
+    read = functools.cache(lambda cafile: make(cafile=cafile))
+
+    def context(purpose: Any = ssl.Purpose.SERVER_AUTH, **given: Any) -> ssl.SSLContext:
+        shared = purpose is ssl.Purpose.SERVER_AUTH and given.keys() == {"cafile"}
+        return read(given["cafile"]) if shared else make(purpose, **given)
+
+    return context
+
+
+ssl.create_default_context = _shared_contexts(ssl.create_default_context)
 
 # How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 50 examples where a test sets no number of
 # its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.

@@ -69,6 +69,7 @@ def nodes() -> Iterator[Nodes]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
+        patch.setenv("RAY_prestart_worker_first_driver", "0")  # a process for each CPU of each node, which no seat would use
         from ray._private import ray_constants
         from ray.cluster_utils import Cluster
 

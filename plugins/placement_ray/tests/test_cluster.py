@@ -63,7 +63,7 @@ def pause(process: psutil.Process) -> None:
     until(lambda: process.status() == psutil.STATUS_STOPPED, f"process {process.pid} does not stop")
 
 
-@pytest.mark.parametrize("channel", ["ray", "socket"])
+@pytest.mark.parametrize("channel", [pytest.param("ray", marks=pytest.mark.long), "socket"])
 def test_a_seat_that_is_paused_is_lost_and_what_it_says_later_is_dropped(channel: str, nodes: Nodes) -> None:
     """However its messages travel. It is ended where it wakes, and its connection is closed."""
     from llmasos_placement_ray.placement import RayPlacement

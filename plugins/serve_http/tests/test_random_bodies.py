@@ -52,7 +52,7 @@ def made() -> Any:
 
 
 @given(path=st.sampled_from(PATHS), body=BODIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 def test_no_json_is_an_error_of_the_server(made: Client, path: str, body: dict[str, Any]) -> None:
     answer = made.raw(path, orjson.dumps(body))
     assert answer.status_code < 500 or (path in ("/v1/embeddings", "/v1/rerank") and answer.status_code == 501), (
@@ -63,6 +63,6 @@ def test_no_json_is_an_error_of_the_server(made: Client, path: str, body: dict[s
 
 
 @given(path=st.sampled_from(PATHS), body=st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_no_bytes_are_an_error_of_the_server(made: Client, path: str, body: bytes) -> None:
     assert 400 <= made.raw(path, body).status_code < 500

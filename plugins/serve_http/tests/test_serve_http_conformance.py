@@ -6,6 +6,8 @@ import socket
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import pytest
+
 from llmasos_hookspecs import Endpoint
 from llmasos_hookspecs.testing import ServerConformance
 
@@ -36,6 +38,7 @@ class TestWholeChat(ServerConformance):
         return begun(endpoint, "/v1/chat/completions", chat_body(prompt), key)
 
 
+@pytest.mark.long  # a stream is sent alike, whatever its parts are
 class TestStreamedCompletion(TestStreamedChat):
     def ask(self, endpoint: Endpoint, prompt: str, key: str = "") -> str:
         return "".join(chunk["choices"][0]["text"] for chunk in streamed(endpoint, "/v1/completions", {"prompt": prompt}, key))

@@ -80,10 +80,11 @@ class Page:
 
     def wait(self, ready: Callable[[], Any]) -> Any:
         """What ``ready`` gives as soon as that is true."""
-        end = time.monotonic() + _PATIENCE
+        end, pause = time.monotonic() + _PATIENCE, 0.01
         while not (found := self._tried(ready)):
             assert time.monotonic() < end, f"it never became true; the page shows {self.driver.find_element('css selector', 'body').text!r}"
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)  # each look costs the browser some work
         return found
 
     @staticmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from hypothesis import settings
+
 from .page import Page
 
 #: Pieces of which texts are put together at random: all that begins or ends something.
@@ -15,11 +17,11 @@ PIECES = [
 ]
 
 STREAMED = """
-const [pieces] = args;
+const [pieces, rounds] = args;
 const { Markdown, rendered } = await import("./console/markdown.js");
 let seed = 7;
 const random = (below) => (seed = (seed * 48271) % 2147483647) % below;
-for (let round = 0; round < 1500; round += 1) {
+for (let round = 0; round < rounds; round += 1) {
   const text = Array.from({ length: 1 + random(30) }, () => pieces[random(pieces.length)]).join("");
   const whole = document.createElement("div");
   whole.append(...rendered(text));
@@ -39,7 +41,7 @@ return "equal";
 
 
 def test_a_stream_drawn_piece_by_piece_equals_the_whole_text(page: Callable[..., Page]) -> None:
-    assert page().js(STREAMED, PIECES) == "equal"
+    assert page().js(STREAMED, PIECES, 6 * settings.default.max_examples) == "equal"
 
 
 def test_blocks_and_spans_are_what_their_marks_say(page: Callable[..., Page]) -> None:
