@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import os
+import shutil
 import signal
 import ssl
 import sys
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parent
 
 # Fetched models and built engines are kept between runs, beside the environment that made them.
-os.environ.setdefault("LLMASOS_HOME", str(_ROOT / ".venv" / "llmasos-home"))
+_HOME = Path(os.environ.setdefault("LLMASOS_HOME", str(_ROOT / ".venv" / "llmasos-home")))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before numpy, torch or TensorFlow is imported, here or in a child process: tiny matrices gain nothing from a second thread, and lose much
@@ -265,6 +266,25 @@ def saved(tmp_path: Path, tiny_model: Callable[..., Any]) -> Callable[..., Path]
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def new_home() -> Callable[[Path], Path]:
+    """Make a folder for ``LLMASOS_HOME`` that has nothing but what the installed sources and formats say of themselves: a child process
+    would import them all for each new home, for longer than most tests take."""
+    from llmasos.system.descriptions import described
+    from llmasos.system.discovery import Registry
+
+    known = Path("cache", "checked", "descriptions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMASOS_HOME", str(_HOME))
+        described(entry for kind in ("source", "format") for entry in Registry().entries(kind))
+
+    def make(folder: Path) -> Path:
+        shutil.copytree(_HOME / known, folder / known, dirs_exist_ok=True)
+        return folder
+
+    return make
 
 
 @pytest.fixture

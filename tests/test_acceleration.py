@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import llmasos
+from llmasos.cli import invoke
 from llmasos.compose.formats import open_model
 from llmasos.system.discovery import registry
 from llmasos_hookspecs import AccelerationError, QuantizedTensor
@@ -35,6 +36,18 @@ def divergence(expected: np.ndarray, found: np.ndarray) -> float:
     p, q = (logits - logits.max(axis=1, keepdims=True) for logits in (expected.astype(np.float64), found.astype(np.float64)))
     p, q = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)) for logits in (p, q))
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+@pytest.fixture
+def invoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """The command line in this process, which has imported the frameworks, in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = invoke([*arguments])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +171,7 @@ def test_the_command_line_shows_the_table_and_writes_the_report(tmp_path: Path, 
     assert "Traceback" not in refused.stderr
 
 
-def test_evaluate_writes_a_report_too(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
+def test_evaluate_writes_a_report_too(tmp_path: Path, invoked: Callable[..., Any]) -> None:
     for name, seed in (("one", 0), ("two", 1)):
         tiny_checkpoint("llama", seed=seed, folder=tmp_path / name)
     run = (
@@ -177,7 +190,7 @@ def test_evaluate_writes_a_report_too(tmp_path: Path, llmasos_cli: Callable[...,
         "64",
         "--no-speed",
     )
-    ended = llmasos_cli(*run)
+    ended = invoked(*run)
     assert ended.returncode == 0, ended.stderr
     assert [line.split("\t")[0] for line in ended.stdout.splitlines()] == ["model", "one", "two"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -186,26 +199,27 @@ def test_evaluate_writes_a_report_too(tmp_path: Path, llmasos_cli: Callable[...,
     assert page.count("<svg") == 3
     assert "against one in float32" in page
     assert not any(word in page for word in ("http", "src=", "url(", "<script", "<link"))
-    again = llmasos_cli(*run)
+    again = invoked(*run)
     assert again.returncode == 2
     assert "out exists already" in again.stderr
 
 
-def test_a_text_of_ones_own_calibrates_and_evaluates(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
+def test_a_text_of_ones_own_calibrates_and_evaluates(tmp_path: Path, invoked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
     tiny_checkpoint("llama", folder=tmp_path / "model")
     (tmp_path / "own.txt").write_text("\n\n".join(f"Paragraph {number} of a text that nobody else has." for number in range(40)))
     how = "--stage quant:bits=4,windows=2,length=64 --windows 2 --length 64 --json"
     run = ("accelerate", str(tmp_path / "model"), *how.split())
     reports = []
     for more in ((), ("--corpus", "own.txt")):
-        ended = llmasos_cli(*run, *more, LLMASOS_HOME=str(tmp_path / "home"))
+        ended = invoked(*run, *more)
         assert ended.returncode == 0, ended.stderr
         reports.append(json.loads(ended.stdout))
     assert [report["corpus"] for report in reports] == ["pydoc_data.topics", "own.txt"]
     assert [report["stages"][0]["cached"] for report in reports] == [False, False]
     perplexities = {report["base"]["quality"]["perplexity"] for report in reports}
     assert len(perplexities) == 2
-    cleaned = llmasos_cli("models", "clean", "--json", LLMASOS_HOME=str(tmp_path / "home"))
+    cleaned = invoked("models", "clean", "--json")
     assert json.loads(cleaned.stdout)["freed"] > 0
     assert not Path(reports[0]["path"]).exists()
 

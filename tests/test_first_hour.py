@@ -28,8 +28,9 @@ PAGE = ROOT / "docs" / "start.md"
 NOT_TYPED: Final = {
     "llmasos serve --model smollm2": "it listens on a port that another program may use here; the tests of serve_http start it on others"
 }
-#: Sections that need nothing but `make demo`: it, questions and a conversation, and a mistake.
-QUICK: Final = (1, 2, 7)
+#: Sections for each change: `make demo`, a question, and a mistake. Questions and a conversation need nothing else either.
+QUICK: Final = (1, 7)
+ALONE: Final = (1, 2, 7)
 #: Bytes that may be left of everything: settings, locks, and an empty store of conversations.
 LEFT: Final = 500_000
 
@@ -136,7 +137,10 @@ def test_the_page_shows_each_habit() -> None:
     assert {step.command for step in steps()} > set(NOT_TYPED)
 
 
-def test_the_first_minutes_of_a_newcomer(clone: Terminal, tmp_path: Path, environment: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("sections", [QUICK, pytest.param(ALONE, marks=pytest.mark.long)], ids=["quick", "alone"])
+def test_the_first_minutes_of_a_newcomer(
+    clone: Terminal, tmp_path: Path, environment: Mapping[str, str], sections: tuple[int, ...]
+) -> None:
     """The sections that need nothing else. `make demo` finds what it would install and fetch: this environment's
     packages, and the model of its store, in float32, so that the answers are those of every machine."""
     borrowed_environment(clone.folder / ".venv")
@@ -145,7 +149,7 @@ def test_the_first_minutes_of_a_newcomer(clone: Terminal, tmp_path: Path, enviro
     config.write_text('[loader]\nuse = "onnx"\nprecision = "fp32"\nthreads = 1\n', encoding="utf-8")
     clone.begin(f"export LLMASOS_CONFIG={config}")
     assert clone.end()[0] == 0
-    follow(clone, QUICK)
+    follow(clone, sections)
 
 
 @pytest.mark.long

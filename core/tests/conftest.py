@@ -86,12 +86,12 @@ def printed_accelerator() -> str:
 
 
 @pytest.fixture
-def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], Any]:
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Any]:
     """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
 
     def put(kind: str, name: str, code: str) -> Callable[[], Any]:

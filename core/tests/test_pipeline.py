@@ -62,9 +62,9 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, 
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Iterator[Path]:
     """A home that is not the user's."""
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"

@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def faulty(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
+def faulty(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[..., Pipeline]:
     """``faulty(fault, at, once=..., **resources)``: a pipeline of two replicas of the tiny model on the loader above."""
     site = tmp_path / "site"
     info = site / "made_faulty-1.0.dist-info"
@@ -106,7 +106,7 @@ def faulty(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-faulty\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("[llmasos.loaders]\nfaulty = made_faulty\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
 
     def make(fault: str, at: str, *, once: bool = False, **resources: Any) -> Pipeline:
         loader = {"use": "faulty", "fault": fault, "at": at, "once": str(tmp_path / "struck") if once else ""}

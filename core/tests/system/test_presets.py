@@ -16,8 +16,8 @@ from llmasos_hookspecs.testing import tiny_checkpoint
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path))
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Path:
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
