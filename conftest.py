@@ -60,9 +60,10 @@ def _settrace(function: Any, install: Callable[[Any], None] = sys.settrace) -> N
 if threading.gettrace() is not None:  # coverage is measured: a thread that cannot install its trace function would never run
     sys.settrace = _settrace
 
+
 def _shared_contexts(make: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
-    """``ssl.create_default_context`` that reads a file of certificates once: every client of httpx would read all authorities of the web anew,
-    which takes longer than most requests to a server on this machine."""
+    """``ssl.create_default_context`` that reads a file of certificates once: every client of httpx would read all authorities of the web
+    anew, which takes longer than most requests to a server on this machine."""
     read = functools.cache(lambda cafile: make(cafile=cafile))
 
     def context(purpose: Any = ssl.Purpose.SERVER_AUTH, **given: Any) -> ssl.SSLContext:

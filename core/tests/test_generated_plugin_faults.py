@@ -276,8 +276,8 @@ def close(pipeline: Pipeline) -> None:
 
 
 def pairs() -> Iterator[Any]:
-    """Every method with three of the errors, and every error with five of the methods; where all are tried, each with each. Half of them are
-    tried on each change: every method, every error, and each of ``CASES``."""
+    """Every method with three of the errors, and every error with five of the methods; where all are tried, each with each. Half of them
+    are tried on each change: every method, every error, and each of ``CASES``."""
     for place, method in enumerate(METHODS):
         for number, error in enumerate(RAISED):
             if ALL or (place + number) % 2 == 0:

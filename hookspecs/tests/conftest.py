@@ -51,7 +51,8 @@ RunConformance = Callable[..., Outcomes]
 def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConformance]:
     """``run(base, plugin, body)``: pytest on a class of ``base`` with ``body``, for a plugin module with the text ``plugin``.
 
-    ``only`` names the standard tests to run; none: all but those ``without``. ``leaks``: files and sockets that the plugin leaves open are no failure.
+    ``only`` names the standard tests to run; none: all but those ``without``. ``leaks``: files and sockets that the plugin leaves open are
+    no failure.
     """
     made: list[str] = []
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -19,8 +19,8 @@ from benchmarks.fuzz.target import Room
 from benchmarks.fuzz.targets import TARGETS, make_target
 from hypothesis import settings
 
-#: Changed inputs that each target reads, with ``make test-long`` ten times as many as on each change; fewer where a framework is asked to load what passes
-#: the checks.
+#: Changed inputs that each target reads, with ``make test-long`` ten times as many as on each change; fewer where a framework is asked to
+#: load what passes the checks.
 MANY = settings.default.max_examples // 2
 CASES = {**dict.fromkeys(TARGETS, MANY), "saved_model": MANY // 3, "pt2": MANY // 3, "keras": MANY // 4}
 

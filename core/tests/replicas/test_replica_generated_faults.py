@@ -306,7 +306,7 @@ def places(count: int) -> list[int]:
 
 
 def errors_of(method: str) -> tuple[str, ...]:
-    """Two for each method on each change, others for the next one, and one where the model is then loaded anew: each error has its methods."""
+    """Two for each method on each change, others for the next one, and one where the model is then loaded anew."""
     first = [*ENGINE, *POLICY].index(method)
     return tuple(ERRORS[(first * 2 + more) % len(ERRORS)] for more in range(1 if method in GIVEN_UP else 2))
 

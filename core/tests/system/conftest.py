@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,7 +93,8 @@ def home(own_home: Path) -> Path:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path, new_home: Callable[[Path], Path]) -> Iterator[Site]:
+    new_home(home)
     path = tmp_path / "site"
     path.mkdir()
     monkeypatch.syspath_prepend(str(path))
