@@ -270,19 +270,23 @@ def saved(tmp_path: Path, tiny_model: Callable[..., Any]) -> Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def new_home() -> Callable[[Path], Path]:
-    """Make a folder for ``LLMASOS_HOME`` that has nothing but what the installed sources and formats say of themselves: a child process
-    would import them all for each new home, for longer than most tests take."""
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Make a folder for ``LLMASOS_HOME`` that has nothing, but shares with the others of this process what was checked in a child process:
+    what installed sources and formats say of themselves, and that tokenizers are sound. Each such child takes longer than most tests."""
     from llmasos.system.descriptions import described
     from llmasos.system.discovery import Registry
 
-    known = Path("cache", "checked", "descriptions")
+    checked = tmp_path_factory.mktemp("checked")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMASOS_HOME", str(_HOME))
         described(entry for kind in ("source", "format") for entry in Registry().entries(kind))
+    shutil.copytree(_HOME / "cache" / "checked" / "descriptions", checked / "descriptions")
 
     def make(folder: Path) -> Path:
-        shutil.copytree(_HOME / known, folder / known, dirs_exist_ok=True)
+        place = folder / "cache" / "checked"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.symlink_to(checked)
         return folder
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -204,8 +205,10 @@ def test_evaluate_writes_a_report_too(tmp_path: Path, invoked: Callable[..., Any
     assert "out exists already" in again.stderr
 
 
-def test_a_text_of_ones_own_calibrates_and_evaluates(tmp_path: Path, invoked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+def test_a_text_of_ones_own_calibrates_and_evaluates(
+    tmp_path: Path, invoked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]
+) -> None:
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
     tiny_checkpoint("llama", folder=tmp_path / "model")
     (tmp_path / "own.txt").write_text("\n\n".join(f"Paragraph {number} of a text that nobody else has." for number in range(40)))
     how = "--stage quant:bits=4,windows=2,length=64 --windows 2 --length 64 --json"
@@ -219,6 +222,7 @@ def test_a_text_of_ones_own_calibrates_and_evaluates(tmp_path: Path, invoked: Ca
     assert [report["stages"][0]["cached"] for report in reports] == [False, False]
     perplexities = {report["base"]["quality"]["perplexity"] for report in reports}
     assert len(perplexities) == 2
+    gc.collect()  # what this process has open is kept
     cleaned = invoked("models", "clean", "--json")
     assert json.loads(cleaned.stdout)["freed"] > 0
     assert not Path(reports[0]["path"]).exists()

@@ -289,7 +289,7 @@ def pairs() -> Iterator[Any]:
 ALIKE = {"takes", "plan", "llmasos_create_task"}
 
 
-@pytest.mark.parametrize(("method", "error"), pairs())
+@pytest.mark.parametrize(("method", "error"), list(pairs()))
 def test_a_plugin_that_fails_keeps_nobody_waiting(trial: Trial, faultless: Any, method: str, error: str) -> None:
     """Each caller has an answer, or an error that says what the plugin did; once it is over, the next caller is served."""
     right, calls = faultless
