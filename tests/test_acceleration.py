@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import subprocess
 import sys
@@ -222,10 +221,18 @@ def test_a_text_of_ones_own_calibrates_and_evaluates(
     assert [report["stages"][0]["cached"] for report in reports] == [False, False]
     perplexities = {report["base"]["quality"]["perplexity"] for report in reports}
     assert len(perplexities) == 2
-    gc.collect()  # what this process has open is kept
-    cleaned = invoked("models", "clean", "--json")
+
+
+def test_results_that_nobody_uses_are_removed(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
+    """Not before the process that made one has ended."""
+    tiny_checkpoint("llama", folder=tmp_path / "model")
+    home = {"LLMASOS_HOME": str(tmp_path / "home")}
+    made = llmasos_cli("accelerate", str(tmp_path / "model"), "--stage", "quant:bits=8", "--no-measure", "--json", **home)
+    assert made.returncode == 0, made.stderr
+    assert Path(json.loads(made.stdout)["path"]).exists()
+    cleaned = llmasos_cli("models", "clean", "--json", **home)
     assert json.loads(cleaned.stdout)["freed"] > 0
-    assert not Path(reports[0]["path"]).exists()
+    assert not Path(json.loads(made.stdout)["path"]).exists()
 
 
 @pytest.mark.parametrize("loader", ["onnx", "torch", pytest.param("tf", marks=pytest.mark.long)])
