@@ -14,7 +14,8 @@ import pytest
 from llmasos.compose.formats import open_model
 from llmasos_hookspecs.testing import tiny_checkpoint
 
-pytestmark = pytest.mark.slow
+# On each change core's test_killed.py kills stages that need no framework, and the tests of distillation go on from its saves.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STAGES = [
     {"use": "prune", "method": "layers", "drop": 2, "windows": 4, "length": 64},

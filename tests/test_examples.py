@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,7 +109,21 @@ def marked(example: Any, text: str) -> Any:
 
 
 LINES: Final = {printed.line: printed for printed in (*in_documents(), *of_components())}
-COMMANDS: Final = [marked(printed, line) for line, printed in LINES.items() if kind_of(line) is None]
+
+
+def commands() -> Iterator[Any]:
+    """The lines that are run. One of the same verb with the same options as two before it only widens what they show."""
+    seen = Counter[tuple[str, ...]]()
+    for line, printed in LINES.items():
+        if kind_of(line) is None:
+            options = sorted(word for word in printed.words if word.startswith("-"))
+            verb = [word for word in printed.words[:2] if word.isalpha()]
+            seen[*verb, *options] += 1
+            found = marked(printed, line)
+            yield found if seen[*verb, *options] < 3 else pytest.param(printed, marks=pytest.mark.long, id=line)
+
+
+COMMANDS: Final = list(commands())
 CALLS: Final = [marked(call, call) for _, call in calls() if kind_of(call) is None]
 
 

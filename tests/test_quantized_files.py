@@ -132,6 +132,10 @@ def furthest(found: np.ndarray, expected: np.ndarray) -> float:
     return float((np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max())
 
 
+#: Each reads the one form of codes that the files become; the forms themselves are read once for all loaders.
+LOADERS = ["onnx", "torch", pytest.param("tf", marks=pytest.mark.long), pytest.param("openvino", marks=pytest.mark.long)]
+
+
 @pytest.mark.parametrize("loader", FLOATS)
 def test_in_floats_the_logits_are_those_of_the_float_model(model: tuple[str, Path, np.ndarray], loader: str) -> None:
     _, folder, expected = model
@@ -139,7 +143,7 @@ def test_in_floats_the_logits_are_those_of_the_float_model(model: tuple[str, Pat
         assert furthest(loaded.logits(TOKENS), expected) <= 2e-5
 
 
-@pytest.mark.parametrize("loader", FLOATS)
+@pytest.mark.parametrize("loader", LOADERS)
 def test_by_default_they_are_as_near_as_the_kernels_are(model: tuple[str, Path, np.ndarray], loader: str) -> None:
     _, folder, expected = model
     with llmasos.load_model(folder, loader=loader, threads=1) as loaded:

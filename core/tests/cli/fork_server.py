@@ -84,10 +84,13 @@ RESCAN: Final = "from llmasos.system.discovery import registry; registry().resca
 #: pytest, as its command runs it.
 PYTEST: Final = RESCAN + "import sys, pytest; sys.exit(pytest.main())"
 
+#: With the table of characters of which hypothesis makes texts: seconds in a folder that is new to it.
 WARM_PYTEST: Final = """
 import contextlib, io
-import pytest
+import hypothesis.strategies, pytest
+from hypothesis.internal.charmap import charmap
 
+charmap()
 with contextlib.redirect_stdout(io.StringIO()):
     pytest.main(["--version"])
 """
