@@ -146,7 +146,7 @@ def build_wheels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Iterable
 
     def build(sources: Iterable[Path]) -> dict[str, Path]:
         folder = tmp_path_factory.mktemp("wheels")
-        subprocess.run([sys.executable, "-c", BUILD, str(folder), *map(str, sources)], check=True, timeout=300, stdout=subprocess.PIPE)
+        subprocess.run([sys.executable, "-c", BUILD, str(folder), *map(str, sources)], check=True, timeout=1200, stdout=subprocess.PIPE)
         return {path.name.partition("-")[0]: path for path in folder.iterdir()}
 
     return build
