@@ -158,14 +158,15 @@ def theirs() -> Callable[[Path], Any]:
 @pytest.fixture(scope="session")
 def strings() -> list[str]:
     """400 texts (`make test-long`: 8,000): anything in Unicode, and words of several scripts, code, spaces and special tokens
-    thrown together."""
-    words = st.sampled_from([
+    thrown together; each of these words also alone, so that what only one of them tells apart is always there."""
+    words = [
         "hello", " world", "  ", "\n\n", "\r\n", "\t", "今天天气很好", "，", "😀", "👩‍👩‍👧", "def f(x):\n    return x + 1", "12", "2024",
         "e\u0301", "é", "\u3000", "don't", "I'LL", "WE'Ve", "٣", "²", "Ⅷ", "\x00", "▁", "Ġ", "한국어", "!!!", "a/b",
         "<think>", "<|im_start|>", "</s>", "1234567", " 3 33 4444", "½", "HELLO", "helloWorld", "'\u017f",
         "e x", " x", "-----------", "........", "====", "Ωμέγα", "Жук", "\u0e01\u0e34", "ㄅㄆ",
         "<sentinel:12>", "IMGIMGABZ", "(", "|[", "。", "://", "\n/", " ", "12ab", "x\n\n1", "    ", "\r\n\r\n",
-    ])  # fmt: skip
+        "a  12",
+    ]  # fmt: skip
     found: list[str] = []
 
     @settings(
@@ -174,10 +175,10 @@ def strings() -> list[str]:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.one_of(st.text(), st.lists(words | st.text(max_size=4)).map("".join)))
+    @given(st.one_of(st.text(), st.lists(st.sampled_from(words) | st.text(max_size=4)).map("".join)))
     def collect(text: str) -> None:
         found.append(text)
 
     # Drawn once: every tokenizer is then compared on the same texts, in a few batches rather than one by one.
     collect()
-    return found
+    return [*found, *words]
