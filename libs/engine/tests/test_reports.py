@@ -42,7 +42,7 @@ def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, reques
     loop = make_loop(
         hash_engine(fault=hold, context_length=50, kv_bytes_per_token=7), max_sequences=1, step_tokens=12, memory=1000 + 7 * 90
     )
-    assert attrs.evolve(loop.usage(), silent=0.0) == Usage(
+    idle = Usage(
         model="tiny",
         waiting=0,
         running=0,
@@ -60,6 +60,7 @@ def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, reques
         scheduler="Fifo",
         silent=0.0,
     )
+    assert attrs.evolve(loop.usage(), silent=0.0) == idle
     tickets = [loop.submit(request_of([1] * 20, 5, ignore_eos=True))]
     assert entered.acquire(timeout=SECONDS)
     tickets.append(loop.submit(request_of([2] * 20, 5, ignore_eos=True)))
@@ -68,24 +69,8 @@ def test_usage_says_what_runs_and_waits(make_loop: Any, hash_engine: Any, reques
     found = loop.usage()
     assert found.prefill_rate > 0
     assert found.silent > 0
-    assert attrs.evolve(found, prefill_rate=0.0, silent=0.0) == Usage(
-        model="tiny",
-        waiting=1,
-        running=1,
-        waiting_tokens=25,
-        running_tokens=8 + 5,
-        finished=0,
-        kv_used=20,
-        kv_cached=0,
-        kv_capacity=90,
-        kv_bytes_per_token=7,
-        cached_prefixes=0,
-        cache_hits=0,
-        prefill_rate=0.0,
-        decode_rate=0.0,
-        scheduler="Fifo",
-        silent=0.0,
-    )
+    busy = attrs.evolve(idle, waiting=1, running=1, waiting_tokens=25, running_tokens=8 + 5, kv_used=20)
+    assert attrs.evolve(found, prefill_rate=0.0, silent=0.0) == busy
     proceed.release(100)
     for ticket in tickets:
         ticket.result(SECONDS)
@@ -248,7 +233,7 @@ def test_a_step_s_record_adds_up_what_came_since_the_last(hash_engine: Any, make
 
 
 @pytest.mark.parametrize("reason", ["error", "cancelled"])
-def test_whoever_has_ended_leaves_nothing_in_the_cache_after_an_error_only(
+def test_prefix_cache_keeps_a_cancelled_request_and_not_one_that_failed(
     reason: str, hash_engine: Any, make_runner: Any, fifo: Any, request_of: Any
 ) -> None:
     """What was computed of a cancelled request serves the next one with this prompt; after an error it may be wrong."""

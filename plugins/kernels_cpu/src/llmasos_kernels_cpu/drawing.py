@@ -43,10 +43,8 @@ class CpuDraws:
     def draw(self, rows: Sequence[Floats], draws: Sequence[Draw], *, threads: int = 1) -> npt.NDArray[np.int64]:
         """A token of each row of logits, contiguous float32 [vocab], which are not changed; -1 where a row holds NaN or infinity, or no
         token that may be chosen. Raises ``LLMasOSError`` where a draw has an id outside the vocabulary."""
-        choices, kept = _choices(draws)
-        tokens = library.draw(rows, choices, threads=min(threads, len(rows) // _ROWS_A_THREAD), name=self._name)
-        del kept
-        return tokens
+        choices, _pointed_to = _choices(draws)  # which must live as long as the call
+        return library.draw(rows, choices, threads=min(threads, len(rows) // _ROWS_A_THREAD), name=self._name)
 
 
 def _choices(draws: Sequence[Draw]) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
