@@ -36,6 +36,8 @@ _OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-ser
 _START = 300.0
 #: Replicas where placements are compared, and the options of a placement that has to be told where to run.
 _REPLICAS, _PLACEMENT_OPTIONS = 2, {"ray": {"address": "local"}}
+#: Streams of each count in a round.
+_AT_LEAST = 8
 #: Context of each stream.
 _CONTEXT = 512
 #: Number of the first prompt: all numbers have as many digits, so all prompts have as many tokens.
@@ -99,12 +101,13 @@ def main() -> None:
 
 
 def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, dict[int, list[Run]]]:
-    """Every way in turn, round after round; the first round of all only warms up."""
+    """Every way in turn, round after round; the first round of all only warms up. Few streams are over soon, and are asked for again."""
     runs: dict[str, dict[int, list[Run]]] = {name: {count: [] for count in streams} for name in ways}
     first = _FIRST
+    often = [count for count in streams for _ in range(max(1, _AT_LEAST // count))]
     for number in range(rounds + 1):
-        for count in streams if number else streams[:1]:
-            for name, each in list(ways.items())[:: -1 if number % 2 else 1]:
+        for turn, count in enumerate(often if number else streams[:1], number):
+            for name, each in list(ways.items())[:: -1 if turn % 2 else 1]:
                 run = each(count, first)
                 first += count
                 if run.failed or run.refused:

@@ -39,9 +39,8 @@ def main() -> None:
                 if order["do"] == "cpu":
                     print(json.dumps(beside_the_engine()), flush=True)
                 else:
-                    before = beside_the_engine()
                     run = asyncio.run(in_process(servers.runtime, Work(**order["work"])))
-                    print(json.dumps(attrs.asdict(attrs.evolve(run, cpu=beside_the_engine() - before))), flush=True)
+                    print(json.dumps(attrs.asdict(run)), flush=True)
 
 
 def beside_the_engine() -> float:
@@ -67,7 +66,8 @@ async def in_process(runtime: Runtime, work: Work) -> Run:
     """All answers at once."""
     principal = runtime.authenticate(Credentials())
     sampling: dict[str, Any] = {"max_new_tokens": work.tokens, "ignore_eos": True}
-    began, starts, counts = time.perf_counter(), list[float](), list[int]()
+    prompts, starts, counts = work.prompts(), list[float](), list[int]()
+    began, cpu = time.perf_counter(), beside_the_engine()
 
     async def ask(prompt: str) -> None:
         started = False
@@ -78,8 +78,8 @@ async def in_process(runtime: Runtime, work: Work) -> Run:
                 started = True
                 starts.append(time.perf_counter() - began)
 
-    await asyncio.gather(*map(ask, work.prompts()))
-    return Run(seconds=time.perf_counter() - began, tokens=sum(counts), first=starts)
+    await asyncio.gather(*map(ask, prompts))
+    return Run(seconds=time.perf_counter() - began, tokens=sum(counts), first=starts, cpu=beside_the_engine() - cpu)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class SamplingParams:
     length_penalty: float = attrs.field(default=1.0, converter=plain_number, validator=_PENALTY)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)  # a frozen one takes twice as long to make, and a step makes one for each row
 class Draw:
     """One token that the engine samples on its own device: the ``SamplingParams``, and the sequence's state that they need.
 

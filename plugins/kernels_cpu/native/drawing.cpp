@@ -45,6 +45,8 @@ public:
           bases_(count_), sums_(count_), changed_(room_for<float>(count_ * kBlock)), ids_(room_for<uint32_t>(count_ * kBlock)),
           logits_(room_for<float>(count_ * kBlock)), weights_(room_for<float>(count_ * kBlock)) {}
 
+    bool is_for(const Kernel& kernel, size_t vocab) const { return &kernel_ == &kernel && vocab_ == vocab; }
+
     // -1 where nothing may be chosen.
     int64_t draw(const float* logits, const Choice& choice) {
         choice_ = choice;
@@ -135,7 +137,7 @@ private:
 
     // Finds all tokens of at least this logit, in order; returns it.
     float find(float least) {
-        found_ = kernel_.find(blocks_.data(), count_, most_.data(), least, ids_.get(), logits_.get());
+        found_ = kernel_.find(blocks_.data(), count_, most_.data(), maxima_.data(), least, ids_.get(), logits_.get());
         std::fill_n(logits_.get() + found_, padded(found_) - found_, -kInfinity);
         return least;
     }
@@ -172,23 +174,24 @@ private:
             kernel_.weights(values->data(), values->size(), top_, factor(), weights_.get());
             if (const float least = least_of(values->size(), wanted); least > 0) return find(logit_of(least));
         }
-        for (double share = 2e-4;; share = share > 1e-7 ? share / 16 : 0) {
+        for (double share = 2e-4;; share = share > 1e-7 ? share / 4 : 0) {
             const float least = find(logit_of(share * total));
             if (share == 0 || weigh_found(least) >= wanted) return least;
         }
     }
 
-    // A weight, of powers of two the largest one, so that those of the first `count` `weights_` that are at least that sum up to `wanted`; 0 where
-    // there is none.
+    // A weight, of powers of the root of two the largest one, so that those of the first `count` `weights_` that are at least that sum up to
+    // `wanted`; 0 where there is none.
     float least_of(size_t count, double wanted) const {
-        int low = 0, high = 32;
-        const auto suffices = [&](int halvings) { return kernel_.mass(weights_.get(), weights_.get(), count, std::ldexp(1.0F, -halvings)) >= wanted; };
+        int low = 0, high = 64;
+        const auto weight = [](int place) { return std::exp2(-0.5F * static_cast<float>(place)); };
+        const auto suffices = [&](int place) { return kernel_.mass(weights_.get(), weights_.get(), count, weight(place)) >= wanted; };
         if (!suffices(high)) return 0;
         while (high - low > 1) {
             const int middle = (low + high) / 2;
             (suffices(middle) ? high : low) = middle;
         }
-        return std::ldexp(1.0F, -high);
+        return weight(high);
     }
 
     // Weighs the tokens that were found, and returns the sum of their weights, which is that of all of at least a logit.
@@ -311,8 +314,14 @@ bool draw(const Kernel& kernel, const float* const* rows, size_t count, size_t v
             auto& of = *static_cast<All*>(data);
             if (of.next.load(std::memory_order_relaxed) >= of.count) return;
             try {
-                Row row(of.kernel, of.vocab);
-                for (size_t at; (at = of.next.fetch_add(1, std::memory_order_relaxed)) < of.count;) of.tokens[at] = row.draw(of.rows[at], of.choices[at]);
+                // Kept for the thread's next steps: new memory would come as zeroed pages each time.
+                static thread_local std::unique_ptr<Row> kept;
+                if (!kept || !kept->is_for(of.kernel, of.vocab)) {
+                    kept.reset();
+                    kept = std::make_unique<Row>(of.kernel, of.vocab);
+                }
+                for (size_t at; (at = of.next.fetch_add(1, std::memory_order_relaxed)) < of.count;)
+                    of.tokens[at] = kept->draw(of.rows[at], of.choices[at]);
             } catch (const std::bad_alloc&) {
                 of.failed.store(true, std::memory_order_relaxed);
             }

@@ -7,6 +7,7 @@ namespace llmasos {
 
 constexpr size_t kBlock = 256;                   // logits whose weights are summed at once, and of every eight of which the maximum is kept
 constexpr size_t kMaxima = kBlock / 8;           // of a block
+constexpr size_t kHalf = kBlock / 2;             // has a maximum for each of sixteen lanes
 constexpr float kLeastWeight = 0x1p-126F;        // what weighs less, also nothing at all, is given this weight
 constexpr float kLeastLogit = -0x1.fffffep127F;  // of those that are not minus infinity
 
@@ -71,21 +72,33 @@ struct Weigh {
         return Lanes<Isa>::total(sum);
     }
 
-    // The ids of all logits of at least `least`, in order, with their logits; returns how many they are.
-    static size_t find(const float* const* blocks, size_t count, const float* most, float least, uint32_t* ids, float* logits) {
+    // The ids of all logits of at least `least`, in order, with their logits; returns how many they are. By the maxima most logits are not read.
+    static size_t find(const float* const* blocks, size_t count, const float* most, const float* maxima, float least, uint32_t* ids, float* logits) {
         const Floats all_least = Isa::all(least);
         size_t found = 0;
-        for (size_t block = 0; block < count; ++block) {
-            if (!(most[block] >= least)) continue;
-            const float* const of_block = blocks[block];
-            for (size_t first = 0; first < kBlock; first += 4 * kRows) {
+        for (size_t half = 0; half < 2 * count; ++half) {
+            if (!(most[half / 2] >= least)) continue;
+            const uint32_t lanes = Isa::at_least(Isa::some(maxima + half * kRows, kRows), all_least);
+            if (lanes == 0) continue;
+            const size_t first = half % 2 * kHalf;
+            const float* const of_half = blocks[half / 2] + first;
+            const auto id = static_cast<uint32_t>(half / 2 * kBlock + first);
+            if ((lanes & (lanes - 1)) == 0) {
+                for (size_t at = static_cast<size_t>(__builtin_ctz(lanes)); at < kHalf; at += kRows) {
+                    if (!(of_half[at] >= least)) continue;
+                    ids[found] = id + static_cast<uint32_t>(at);
+                    logits[found++] = of_half[at];
+                }
+                continue;
+            }
+            for (size_t part = 0; part < kHalf; part += 4 * kRows) {
                 uint64_t bits = 0;
-                for (size_t part = 0; part < 4; ++part)
-                    bits |= static_cast<uint64_t>(Isa::at_least(Isa::some(of_block + first + part * kRows, kRows), all_least)) << part * kRows;
+                for (size_t at = 0; at < 4 * kRows; at += kRows)
+                    bits |= static_cast<uint64_t>(Isa::at_least(Isa::some(of_half + part + at, kRows), all_least)) << at;
                 for (; bits; bits &= bits - 1) {
-                    const size_t at = first + static_cast<size_t>(__builtin_ctzll(bits));
-                    ids[found] = static_cast<uint32_t>(block * kBlock + at);
-                    logits[found++] = of_block[at];
+                    const size_t at = part + static_cast<size_t>(__builtin_ctzll(bits));
+                    ids[found] = id + static_cast<uint32_t>(at);
+                    logits[found++] = of_half[at];
                 }
             }
         }
@@ -99,7 +112,7 @@ private:
         Floats most = Isa::all(-__builtin_inff());
         for (size_t half = 0; half < 2; ++half) {
             Floats found = Isa::all(-__builtin_inff());
-            for (size_t at = half * kBlock / 2; at < (half + 1) * kBlock / 2; at += kRows) {
+            for (size_t at = half * kHalf; at < (half + 1) * kHalf; at += kRows) {
                 Isa::template prefetch<kRows * sizeof(float)>(reinterpret_cast<const uint8_t*>(logits + at));
                 const Floats values = Isa::some(logits + at, kRows);
                 found = Isa::greater(values, found);

@@ -211,7 +211,7 @@ struct Kernel {
     void (*weights)(const float* logits, size_t count, float base, float factor, float* weights);
     float (*mass)(const float* values, const float* weights, size_t count, float least);
     float (*number)(const float* values, size_t count, float least);
-    size_t (*find)(const float* const* blocks, size_t count, const float* most, float least, uint32_t* ids, float* logits);
+    size_t (*find)(const float* const* blocks, size_t count, const float* most, const float* maxima, float least, uint32_t* ids, float* logits);
 };
 
 template <class Isa>

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -123,6 +127,29 @@ def test_a_request_costs_few_calls(start: Callable[..., HttpServer]) -> None:
     server = start()
     costs = [counted(server, chat_body("hi", stream=True, max_tokens=1)).total() for _ in range(8)]
     assert 500 < min(costs) < MOST_CALLS_OF_A_REQUEST, sorted(costs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts how often a thread has slept")
+def test_a_server_without_requests_sleeps(start: Callable[..., HttpServer]) -> None:
+    """It takes no processor time from models that compute."""
+    with httpx.Client(base_url=start().endpoints[0].url) as client:
+        assert client.get("/healthz").status_code == 200  # whose connection stays
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "llmasos-http"]
+
+    def slept() -> int:
+        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        return int(status.partition("voluntary_ctxt_switches:")[2].split()[0])
+
+    time.sleep(0.2)
+    before = slept()
+    time.sleep(0.5)
+    assert slept() - before <= 1
+
+
+def test_answers_are_dated(start: Callable[..., HttpServer]) -> None:
+    before = int(time.time())
+    dated = parsedate_to_datetime(httpx.get(start().endpoints[0].url + "/healthz").headers["date"]).timestamp()
+    assert before <= dated <= time.time()
 
 
 @pytest.mark.parametrize("stream", [True, False])

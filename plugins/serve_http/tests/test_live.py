@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Callable
@@ -179,6 +181,29 @@ def test_no_part_of_an_answer_waits_for_an_acknowledgement(start: Start) -> None
         (connection,) = server._server.server_state.connections
         accepted = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]  # there is one
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_connections_that_are_being_accepted_while_the_server_ends_are_closed(start: Start) -> None:
+    """The loop's next turn accepts them, and ends the server."""
+    server = start()
+    endpoint = endpoint_of(server)
+    held, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        end.wait(60)
+
+    server._on_loop(hold)
+    assert held.wait(60)
+    connections = [socket.create_connection((endpoint.host, endpoint.port), timeout=60) for _ in range(3)]
+    assert server._server is not None
+    server._on_loop(server._server.end)
+    end.set()
+    for connection in connections:
+        with connection, contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    server.stop()
+    gc.collect()  # pytest fails where a socket was forgotten
 
 
 def test_an_address_that_is_no_address_is_a_resource_error(runtime: ScriptedRuntime) -> None:

@@ -16,6 +16,8 @@ _log = logging.getLogger("llmasos.observers")
 
 #: Most events in an observer's queue; further events are dropped, and counted.
 WAITING: Final = 1024
+#: Seconds after its last event for which an observer's thread stays.
+_STAYS: Final = 5.0
 #: Seconds that closing a pipeline waits for its observers, all together.
 CLOSE_SECONDS: Final = 5.0
 #: What listeners are told of guards; plugins have no such hook.
@@ -25,7 +27,8 @@ _RECORDS: Final = ("llmasos_request_started", "llmasos_request_finished", "llmas
 
 
 class Observer:
-    """Delivers events to one plugin, in order, on a daemon thread that runs while the queue holds any.
+    """Delivers events to one plugin, in order, on a daemon thread. It stays a while for the next event, since what tells of events (an
+    engine's thread, mostly) should not have to start a thread for each.
 
     Attributes:
         label: names the plugin in messages.
@@ -42,6 +45,7 @@ class Observer:
         self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
         self._changes = Changes()
         self._thread: threading.Thread | None = None
+        self._finishing = False
 
     def tell(self, hook: str, **arguments: Any) -> None:
         """Queue an event, from any thread, where the plugin has its hook; returns at once."""
@@ -57,6 +61,8 @@ class Observer:
                 if self._thread is None or not self._thread.is_alive():  # dead in a forked child
                     self._thread = threading.Thread(target=self._run, name="llmasos-observer", daemon=True)
                     self._thread.start()
+                else:
+                    self._changes.tell()
         if first:
             _log.warning(
                 "The %s is too slow: %d events wait in its queue, and further events are dropped until it has caught up.",
@@ -69,7 +75,11 @@ class Observer:
         return self.hooks is None or hook in self.hooks
 
     def finish(self, timeout: float) -> bool:
-        """Wait until the queue is empty; False where that takes longer. On the observer's own thread it does not wait."""
+        """Wait until the queue is empty, and the thread has ended; False where that takes longer. On the observer's own thread it does not
+        wait. Events may still come, and are delivered."""
+        with self._changes.lock:
+            self._finishing = True
+            self._changes.tell()
         if self._thread is threading.current_thread():
             return True
         return self._changes.wait_for(lambda: self._thread is None or not self._thread.is_alive(), max(0.0, timeout))
@@ -81,6 +91,7 @@ class Observer:
 
     def _run(self) -> None:
         while True:
+            self._changes.wait_for(lambda: bool(self._waiting) or self._finishing, _STAYS, struck=False)
             with self._changes.lock:
                 if not self._waiting:
                     self._thread = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,13 +25,8 @@ _CHOICE: Final = np.dtype(
     align=True,
 )
 
-
 #: Rows that are worth waking a thread for.
 _ROWS_A_THREAD: Final = 4
-
-
-#: The fields of ``_CHOICE`` from "biased" on, of a draw that changes no logit.
-_UNCHANGED: Final = (0, 0, 0, 0, 0, 0, 0, 0, 1.0, 0.0, 0.0)
 
 
 class CpuDraws:
@@ -47,10 +43,21 @@ class CpuDraws:
         return library.draw(rows, choices, threads=min(threads, len(rows) // _ROWS_A_THREAD), name=self._name)
 
 
+@functools.lru_cache(maxsize=256)  # a request has one for all its tokens, and many requests have the same
+def _cut(temperature: float, top_p: float, min_p: float, top_k: int) -> bytes:
+    """A choice that changes no logit, without its point."""
+    choice = np.zeros((), _CHOICE)
+    for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p), ("top_k", top_k), ("repetition", 1.0)):
+        choice[name] = value
+    return choice.tobytes()
+
+
 def _choices(draws: Sequence[Draw]) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
     """What the library takes, [n] of ``_CHOICE``, and the arrays that it points to."""
-    cuts = [(draw.params.temperature, draw.params.top_p, draw.params.min_p, draw.point, draw.params.top_k, *_UNCHANGED) for draw in draws]
-    choices, kept = np.array(cuts, _CHOICE), []
+    cuts = [_cut(params.temperature, params.top_p, params.min_p, params.top_k) for params in (draw.params for draw in draws)]
+    choices = np.frombuffer(bytearray().join(cuts), _CHOICE)
+    choices["point"] = [draw.point for draw in draws]
+    kept: list[npt.NDArray[Any]] = []
     changing = [place for place, draw in enumerate(draws) if draw.params.logit_bias or len(draw.seen) or len(draw.generated)]
     if changing:
         some = [draws[place] for place in changing]

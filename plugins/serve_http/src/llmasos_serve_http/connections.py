@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from email.utils import formatdate
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
@@ -21,6 +24,12 @@ _log = logging.getLogger("llmasos.serve_http")
 #: Requests that may wait on a connection for the answer to one before them.
 _PIPELINED: Final = 16
 _VERSIONS: Final = frozenset(("1.0", "1.1"))
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    """The time as HTTP writes it."""
+    return formatdate(second, usegmt=True).encode()
 
 
 class _Refused(Exception):
@@ -228,7 +237,7 @@ class Connection(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def default_headers(self) -> Iterable[tuple[bytes, bytes]]:
-        return self._state.default_headers
+        return ((b"date", _date(int(time.time()))),)
 
     def answered(self) -> None:
         self._state.total_requests += 1
