@@ -29,6 +29,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +86,13 @@ class Target:
 
 
 def prepare(target: Target) -> list[str]:
-    """Copy the package's code, with every change beside what it changes (mutmut's trampolines choose one as the code runs); their names."""
+    """Copy the package's code, with every change beside what it changes (mutmut's trampolines choose one as the code runs); their names.
+
+    An earlier run's copy of the same code stands.
+    """
+    made, state = target.work / "changes.json", digest(target.package / "src")
+    if made.is_file() and (kept := json.loads(made.read_text(encoding="utf-8")))["state"] == state:
+        return list(kept["names"])
     shutil.rmtree(target.work, ignore_errors=True)
     shutil.copytree(target.package / "src", target.work / "src", ignore=shutil.ignore_patterns("__pycache__"))
     code = target.work / "src" / target.code
@@ -96,14 +103,15 @@ def prepare(target: Target) -> list[str]:
             path.write_text(changed.code, encoding="utf-8")
             module = ".".join(path.relative_to(target.work / "src").with_suffix("").parts).removesuffix(".__init__")
             names.extend(f"{module}.{name}" for name in changed.mutant_names)
+    made.write_text(json.dumps({"state": state, "names": names}), encoding="utf-8")
     return names
 
 
 def digest(folder: Path) -> str:
-    """Of all Python files in it, so that what is known of its tests holds for these alone."""
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        found.update(str(path).encode() + path.read_bytes())
+    """Of the Python files in it but tests, and of mutmut's version: what is known of changes and of tests holds for these alone."""
+    found = hashlib.sha256(version("mutmut").encode())
+    for path in sorted(path for path in folder.rglob("*.py") if not path.name.startswith("test_")):
+        found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 

@@ -4,6 +4,8 @@ function, in a process that is forked from this one and so has imported and coll
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib
 import json
 import os
@@ -49,12 +51,12 @@ def _cpu() -> float:
 
 
 def measure(items: Sequence[pytest.Item], jobs: int, kept: Path) -> dict[pytest.Item, Measured]:
-    """Run each test, the files shared out among ``jobs`` processes; what an earlier run wrote to the folder ``kept`` stands. Tests that
-    fail are left out, and named: on a busy machine some do."""
+    """Run each test, the files shared out among ``jobs`` processes; what an earlier run wrote to the folder ``kept`` stands for the files
+    that have not changed since. Tests that fail are left out, and named: on a busy machine some do."""
     known = _known(kept)
     files: defaultdict[Path, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.nodeid not in known:
+        if _name(item) not in known:
             files[item.path].append(item)
     shares: list[list[pytest.Item]] = [[] for _ in range(jobs)]
     for of_file in sorted(files.values(), key=len, reverse=True):
@@ -66,9 +68,19 @@ def measure(items: Sequence[pytest.Item], jobs: int, kept: Path) -> dict[pytest.
         with contextlib.suppress(ImportError, RuntimeError, AttributeError):
             importlib.import_module(name)  # here once, and not again in every process
     for item in items:
-        if item.nodeid not in known:
+        if _name(item) not in known:
             print(f"Left out, for it fails on the code as it is: {item.nodeid}", file=sys.__stdout__, flush=True)
-    return {item: known[item.nodeid] for item in items if item.nodeid in known}
+    return {item: known[_name(item)] for item in items if _name(item) in known}
+
+
+def _name(item: pytest.Item) -> str:
+    """A test's, with the state of its file."""
+    return f"{item.nodeid} {_state(item.path)}"
+
+
+@functools.cache
+def _state(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _known(kept: Path) -> dict[str, Measured]:
@@ -89,7 +101,7 @@ def _measure(items: Sequence[pytest.Item], kept: Path) -> int:
             functions.clear()
             cpu, wall = _cpu(), time.monotonic()
             if _passes(item, following):
-                measured[item.nodeid] = (_cpu() - cpu, time.monotonic() - wall, sorted(functions))
+                measured[_name(item)] = (_cpu() - cpu, time.monotonic() - wall, sorted(functions))
             (kept / f"{os.getpid()}.json").write_text(json.dumps(measured), encoding="utf-8")
         installed = [name for name, module in sys.modules.items() if "site-packages" in str(getattr(module, "__file__", None))]
         (kept / f"{os.getpid()}.modules").write_text("\n".join(name for name in installed if name not in before), encoding="utf-8")

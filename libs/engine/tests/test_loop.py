@@ -171,6 +171,7 @@ def test_an_observer_that_fails_harms_nobody(make_loop: Any, hash_engine: Any, r
     loop = make_loop(hash_engine(), on_finished=fail)
     assert loop.submit(request_of([1, 2], 3)).result(SECONDS).tokens
     assert loop.submit(request_of([1, 2], 3)).result(SECONDS).tokens
+    assert caplog.messages[0] == "The callback for requests failed on r0."
     assert "no room in the log" in caplog.text
 
 

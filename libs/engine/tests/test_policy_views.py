@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from llmasos_engine.sequence import Sequence
-from llmasos_engine.views import View
-from llmasos_hookspecs import Admit, EngineFailed, Reject, Request
+from llmasos_engine.views import View, frozen
+from llmasos_hookspecs import Admit, Constraint, EngineFailed, Reject, Request
 
 SECONDS = 120.0  # after which a test that hangs is given up
 
@@ -101,6 +101,25 @@ def test_a_view_leads_back_to_nothing_of_cores(request_of: Any) -> None:
         sequence.computed = length
         now = sequence.view()
         assert now == View(sequence.shown, "running", length, sequence.remaining, 1, sequence.cached, 0, sequence.waited)
+
+
+def test_a_policy_sees_what_was_asked_for_as_it_was_asked(request_of: Any) -> None:
+    """Tokens, bias and constraint, all of them read-only; a request that cannot be changed anyway is no copy."""
+    schema = {"type": "object", "required": ["a", "b"], "properties": {"a": {"enum": [1, 2]}}}
+    request = request_of([1, 2], constraint=Constraint("json_schema", schema), logit_bias={3: 1.5}, temperature=0.5)
+    shown = frozen(request)
+    constraint = shown.sampling.constraint
+    assert (shown.id, shown.tokens, shown.sampling.temperature, dict(shown.sampling.logit_bias)) == (request.id, (1, 2), 0.5, {3: 1.5})
+    assert constraint is not None
+    assert constraint.kind == "json_schema"
+    assert dict(constraint.value) == {"type": "object", "required": ("a", "b"), "properties": {"a": {"enum": (1, 2)}}}
+    for changed in (constraint.value, constraint.value["properties"], shown.sampling.logit_bias):
+        with pytest.raises(TypeError):
+            changed["a"] = 1
+    assert frozen(request_of([1], constraint=Constraint("regex", "a+"))).sampling.constraint == Constraint("regex", "a+")
+    assert dict(frozen(request_of([1], logit_bias={3: 1.5})).sampling.logit_bias) == {3: 1.5}
+    plain = request_of((1, 2))
+    assert frozen(plain) is plain
 
 
 class Registers:

@@ -117,6 +117,47 @@ def test_an_engine_is_made_again_as_long_as_it_computes_something_in_between(
     assert all(engine.shut_down for engine in made[:9])
 
 
+def test_failures_are_counted_since_something_was_computed(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    """After two engines that compute nothing and one that does a step, two more that compute nothing end the loop: five in all."""
+    passes = iter((0, 0, 1, 0, 0, 0))
+    made = [failing(hash_engine, SystemExit("planted"), next(passes))]
+
+    def rebuild() -> Any:
+        made.append(failing(hash_engine, SystemExit("planted"), next(passes)))
+        return made[-1]
+
+    loop = make_loop(made[0], rebuild=rebuild)
+    for _ in range(5):
+        error = told(loop.submit(request_of([1, 2], 3, ignore_eos=True)))
+    assert str(error).startswith("The engine of tiny failed 3 times before it computed anything")
+    assert len(made) == 5
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_loaded_again_after_the_loop_was_given_up_is_shut_down(
+    fails: bool, make_loop: Any, hash_engine: Any, request_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody will use it; where the loading fails instead, that is nobody's concern any more."""
+    loading, loaded, new, lost = threading.Event(), threading.Event(), hash_engine(), list[int]()
+
+    def rebuild() -> Any:
+        loading.set()
+        assert loaded.wait(SECONDS)
+        if fails:
+            raise OSError("no such device")
+        return new
+
+    loop = make_loop(failing(hash_engine, SystemExit("planted")), rebuild=rebuild, close_timeout=0.1, on_lost=lambda: lost.append(1))
+    ticket = loop.submit(request_of([1, 2], 3))
+    assert loading.wait(SECONDS)
+    loop.close()
+    assert str(told(ticket)) == "The model tiny is closed; load it again to use it."
+    caplog.clear()
+    loaded.set()
+    loop._thread.join(SECONDS)
+    assert (new.shut_down, caplog.messages, lost) == (not fails, [], [])
+
+
 def test_a_step_that_hangs_loses_the_model(
     make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

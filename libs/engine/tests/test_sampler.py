@@ -12,9 +12,9 @@ import pytest
 from hypothesis import settings
 
 from llmasos_engine import cuts
-from llmasos_engine.cuts import largest
+from llmasos_engine.cuts import Weights, kept, largest, narrowed
 from llmasos_engine.draws import uniform
-from llmasos_engine.sampler import SamplingState, candidates, log_probability, sample
+from llmasos_engine.sampler import SamplingState, log_probability, sample
 from llmasos_hookspecs import SamplingParams
 from llmasos_hookspecs.testing.drawing import acceptable_tokens
 
@@ -55,6 +55,15 @@ def by_transformers(logits: np.ndarray, prompt: list[int], generated: list[int],
     for each in chain:
         scores = each(ids, scores)
     return scores.softmax(-1)[0].numpy()
+
+
+def candidates(logits: np.ndarray, params: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
+    """The candidates that temperature, top-k, top-p and min-p leave of logits [vocab]: token ids in order, and their probabilities."""
+    row = narrowed(logits, params, Weights(len(logits)), masked=False)
+    assert row is not None
+    weights = kept([row], [params])[0]
+    some = np.flatnonzero(weights)
+    return row.ids[some], weights[some] / weights[some].sum()
 
 
 def by_us(logits: np.ndarray, prompt: list[int], generated: list[int], **params: Any) -> np.ndarray:
@@ -273,6 +282,19 @@ def test_a_point_at_either_end_takes_a_token_that_may_come(monkeypatch: pytest.M
             monkeypatch.setattr("llmasos_engine.sampler.uniform", lambda *_, point=point: point)
             found += sample([logits], [SamplingState(SamplingParams(temperature=1.0, seed=1, **params), [], mask)])
         assert found == [2000, 3000]
+
+
+@pytest.mark.parametrize("params", [{}, {"top_k": 700}, {"top_p": 0.99}, {"min_p": 1e-6}], ids=str)
+def test_the_last_point_leads_past_no_row(monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]) -> None:
+    """However the sums of its weights are rounded; here of rows that end in the middle of a block, and behind which nothing may come."""
+    monkeypatch.setattr("llmasos_engine.sampler.uniform", lambda *_: 1 - 2.0**-53)
+    logits = list(rows(6, 40, 1100))
+    for row in logits[20:]:
+        row[600:] = -np.inf
+    states = [SamplingState(SamplingParams(temperature=1.0, seed=1, **params), []) for _ in logits]
+    for row, token in zip(logits, sample(logits, states), strict=True):
+        assert token is not None
+        assert row[token] > -np.inf
 
 
 def test_a_batch_changes_no_token() -> None:

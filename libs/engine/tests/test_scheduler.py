@@ -181,7 +181,7 @@ def test_waiting_is_counted_by_the_clock(hash_engine: Any, make_runner: Any, req
     harness.runner.step()
     assert calm.state == "preempted"
     now[0] = 18.0
-    assert (calm.waited, urgent.waited) == (5.0, 0.0)
+    assert (calm.waited, urgent.waited) == (calm.view().waited, urgent.view().waited) == (5.0, 0.0)
     harness.drain()
     assert calm.waited == 5.0
 
@@ -211,9 +211,10 @@ def test_a_policy_is_told_prompt_and_answer_apart(hash_engine: Any, make_runner:
     charges: list[Any] = []
     fifo.on_commit = charges.extend
     harness = make_runner(hash_engine(), fifo)
-    harness.add(request_of([1, 2, 3, 4, 5], 3, ignore_eos=True))
+    harness.add(request_of([1, 2, 3, 4, 5], 3, id="a", tenant="t", weight=2.5, ignore_eos=True))
     for _ in range(3):
         harness.runner.step()
+    assert {(each.id, each.tenant, each.weight) for each in charges} == {("a", "t", 2.5)}
     assert [(each.prefill_tokens, each.decode_tokens, each.finished) for each in charges] == [(5, 0, False), (0, 1, False), (0, 1, True)]
 
 

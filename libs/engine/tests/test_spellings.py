@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from llmasos_engine.detokenizer import Detokenizer
 
@@ -49,6 +49,9 @@ TOKENS = st.lists(st.integers(0, len(PIECES) - 1), max_size=6)
 
 
 @given(TOKENS, TOKENS, st.integers(0, 3), st.booleans(), st.booleans())
+@example([], [2, 2], 0, True, True)
+@example([2], [2, 2], 0, True, True)
+@example([0, 0], [1, 3, 4], 3, False, True)
 def test_what_the_beginning_of_a_text_drops_is_dropped_once(
     after: list[int], tokens: list[int], dropped: int, bare: bool, skip_special: bool
 ) -> None:

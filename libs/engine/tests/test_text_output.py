@@ -56,6 +56,12 @@ def test_a_character_waits_for_its_last_byte() -> None:
     assert [detokenizer.push(token) for token in (0, 1, 2)] == ["", "", "天!"]
 
 
+def test_half_a_character_of_a_prompt_is_no_text_of_the_answer(tokenizer: Any) -> None:
+    """Nor does it spoil what comes after it."""
+    assert Detokenizer(tokenizer, after=[95]).push(34) == "B"
+    assert Detokenizer(tokenizer, after=[95, 33]).push(34) == "B"
+
+
 def test_special_tokens_are_text_only_when_asked_for() -> None:
     """A special token is skipped by default."""
     tokenizer = PieceTokenizer([b"a", b"<end>"])

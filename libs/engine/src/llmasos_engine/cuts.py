@@ -83,7 +83,7 @@ class Weights:
         self.row: Logits = self._blocks.reshape(-1)[:vocab]
         self._least: Logits | None = None
 
-    def weigh(self, logits: Logits, temperature: float, *, masked: bool = False) -> Logits | None:
+    def weigh(self, logits: Logits, temperature: float, *, masked: bool) -> Logits | None:
         """Compute the weights of logits [vocab], and return the sums of ``_BLOCK`` of them each; None where the logits hold NaN or
         infinity, or nothing that may be chosen.
 
@@ -111,7 +111,7 @@ class Weights:
         return sums
 
 
-def narrowed(logits: Logits, params: SamplingParams, weights: Weights, *, masked: bool = False) -> Tokens | None:
+def narrowed(logits: Logits, params: SamplingParams, weights: Weights, *, masked: bool) -> Tokens | None:
     """Tokens of logits [vocab] among which the candidates are; None where the logits hold NaN or infinity, or nothing that may be
     chosen."""
     if 0 < params.top_k < len(logits):
@@ -165,7 +165,7 @@ def kept(rows: Sequence[Tokens], params: Sequence[SamplingParams]) -> Floats:
     top = logits.max(axis=1, keepdims=True).astype(np.float64)
     weights: Floats = np.exp((logits - top) / temperature)
     if any(each.top_k or each.top_p < 1.0 for each in params):
-        ranked = np.sort(logits, axis=1)[:, ::-1]
+        ranked = np.sort(logits)[:, ::-1]
         last = np.array([min(each.top_k or width, width) - 1 for each in params])[:, None]
         ranked_weights = np.exp((ranked - top) / temperature)
         ranked_weights[ranked < np.take_along_axis(ranked, last, 1)] = 0.0
@@ -182,17 +182,19 @@ def kept(rows: Sequence[Tokens], params: Sequence[SamplingParams]) -> Floats:
 
 
 def drawn(rows: Sequence[Tokens], params: Sequence[SamplingParams], points: Sequence[float]) -> list[int]:
-    """A token of each row by inverse transform sampling, in the order of ids, at points in [0, 1)."""
+    """A token of each row by inverse transform sampling, in the order of ids, at points in [0, 1).
+
+    A point is at most 1 - 2^-53, so that its product with a sum is below the sum, also when it is rounded: none leads past the last token
+    that stays.
+    """
     groups: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
-        groups.setdefault(next((width for width in _WIDTHS if len(row.ids) <= width), -1 - place), []).append(place)
+        groups.setdefault(next((width for width in _WIDTHS if len(row.ids) <= width), ~place), []).append(place)
     tokens = [0] * len(rows)
     for group in groups.values():
         ends = np.cumsum(kept([rows[place] for place in group], [params[place] for place in group]), axis=1)
-        total = ends[:, -1:]
-        target = np.array([points[place] for place in group])[:, None] * total
-        # Rounding must not lead past the last token that stays.
-        chosen = np.minimum(np.count_nonzero(ends <= target, axis=1), np.count_nonzero(ends < total, axis=1))
+        target = np.array([points[place] for place in group])[:, None] * ends[:, -1:]
+        chosen = np.count_nonzero(ends <= target, axis=1)
         for place, index in zip(group, chosen, strict=True):
             tokens[place] = int(rows[place].ids[index])
     return tokens
@@ -206,7 +208,7 @@ def drawn_from_blocks(rows: Sequence[Blocks], params: Sequence[SamplingParams], 
     sums = np.array([row.sums for row in rows], np.float64)
     ends = np.cumsum(sums, axis=1)
     targets = np.array(points) * ends[:, -1]
-    chosen = np.minimum(np.count_nonzero(ends <= targets[:, None], axis=1), np.count_nonzero(ends < ends[:, -1:], axis=1))
+    chosen = np.count_nonzero(ends <= targets[:, None], axis=1)
     logits = np.full((len(rows), _BLOCK), -np.inf, np.float32)
     for place, (row, block) in enumerate(zip(rows, chosen, strict=True)):
         part = row.logits[block * _BLOCK : (block + 1) * _BLOCK]
@@ -216,10 +218,9 @@ def drawn_from_blocks(rows: Sequence[Blocks], params: Sequence[SamplingParams], 
     every = np.arange(len(rows))
     ahead = (targets - ends[every, chosen]) / sums[every, chosen]  # in [-1, 0): how far before the block's end
     targets = (1 + ahead) * within[:, -1]
-    index = np.minimum(np.count_nonzero(within <= targets[:, None], axis=1), np.count_nonzero(within < within[:, -1:], axis=1))
-    tokens: list[int] = (chosen * _BLOCK + index).tolist()
-    for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-        if row.logits[token] == -np.inf:  # a block of tokens that must not come, which have the least weight that ``Weights`` knows
+    tokens: list[int] = (chosen * _BLOCK + np.count_nonzero(within <= targets[:, None], axis=1)).tolist()
+    for place, row in enumerate(rows):
+        if not within[place, -1]:  # a block of tokens that must not come, which have the least weight that ``Weights`` knows
             tokens[place] = drawn([Tokens(np.arange(len(row.logits)), row.logits)], [params[place]], [points[place]])[0]
     return tokens
 

@@ -41,7 +41,7 @@ class KVSlots:
 
     def has_room(self, tokens: int) -> bool:
         """Whether ``tokens`` tokens are free, or held by cached prefixes only."""
-        return self.ledger.free + self.prefixes.tokens >= tokens or self.ledger.ensure(tokens - self.prefixes.tokens)
+        return self.ledger.ensure(tokens - self.prefixes.tokens)
 
     def start(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
         """Give ``sequence`` a slot that holds the longest prefix found in the prefix cache or in a running sequence. False where no slot is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import logging
 import operator
 from collections import abc
@@ -95,7 +96,7 @@ class Runner:
         self._wakeups = wakeups or Wakeups()
         self._live: dict[str, Sequence] = {}
         self._deadlines: list[tuple[float, int, Sequence]] = []
-        self._numbered = 0
+        self._numbers = itertools.count()
         self._stalled = 0
 
     # Requests
@@ -114,8 +115,7 @@ class Runner:
             return None
         self._live[request.id] = sequence
         if request.deadline is not None:
-            self._numbered += 1
-            heapq.heappush(self._deadlines, (request.deadline, self._numbered, sequence))
+            heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), sequence))
         self.scheduler.add(sequence, leader)
         return sequence
 

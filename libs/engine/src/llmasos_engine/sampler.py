@@ -17,13 +17,12 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_engine.cuts import Blocks, Tokens, Weights, drawn, drawn_from_blocks, kept, largest, narrowed
+from llmasos_engine.cuts import Blocks, Tokens, Weights, drawn, drawn_from_blocks, largest, narrowed
 from llmasos_engine.draws import fresh_seed, uniform
 from llmasos_hookspecs import Draw, SamplingParams
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
-Probabilities = npt.NDArray[np.float64]
 
 
 class Mask(Protocol):
@@ -175,16 +174,6 @@ def _drawn(rows: Sequence[Logits], states: Sequence[SamplingState]) -> list[int 
     for place, token in zip(places, chosen, strict=True):
         tokens[place] = token
     return tokens
-
-
-def candidates(logits: Logits, params: SamplingParams) -> tuple[Ids, Probabilities]:
-    """The candidates that temperature, top-k, top-p and min-p leave of finite logits [vocab]: token ids in order, and their
-    probabilities."""
-    row = narrowed(logits, params, Weights(len(logits)))
-    assert row is not None
-    weights = kept([row], [params])[0]
-    some = np.flatnonzero(weights)
-    return row.ids[some], weights[some] / weights[some].sum()
 
 
 def log_softmax(logits: Logits) -> Logits:

@@ -199,8 +199,7 @@ class Scheduler:
     def moved(self) -> None:
         """A step computed something: rows may grow again, and waiting sequences may start."""
         self._hold = False
-        if self.row_tokens < self.step_tokens:
-            self.row_tokens = min(self.step_tokens, 2 * self.row_tokens)
+        self.row_tokens = min(self.step_tokens, 2 * self.row_tokens)
 
     def make_room(self, *, hold: bool = False) -> None:
         """Preempt one sequence because none can advance: the policy's victim, else the worst-ranked; never the best-ranked one. ``hold``:
@@ -251,13 +250,13 @@ class Scheduler:
     def _start_waiting(self, now: float) -> None:
         """Give slots to the best-ranked waiting sequences, while the next step has tokens left for their prompts."""
         self.waiting.refresh(now)
-        backlog = sum(self._prefill_tokens(sequence) for sequence in self.running if sequence.pending and not sequence.decoding)
+        backlog = sum(self._prefill_tokens(sequence) for sequence in self.running if not sequence.decoding)
         preemptions = 0
         while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
             if not self._fits(sequence):
                 victim = self._victim(sequence, now) if preemptions < _PREEMPTIONS else None
                 if victim is None:
-                    break
+                    return
                 self.preempt(victim)
                 preemptions += 1
                 continue
@@ -269,7 +268,7 @@ class Scheduler:
                 if not started:  # also where the engine is lost: the next engine serves it
                     self.waiting.push(sequence, now)
             if not started:
-                break
+                return
             self.running.append(sequence)
             backlog += self._prefill_tokens(sequence)
 
@@ -282,8 +281,6 @@ class Scheduler:
         if len(self.running) >= self.max_sequences:
             return False
         need = min(len(sequence.tokens) + 1, sequence.limit)
-        if not self.running:
-            return self.cache.has_room(need)
         promised = sum(other.pending for other in self.running if not other.decoding)
         return self.cache.has_room(need + promised + _HEADROOM * len(self.running))
 
@@ -349,15 +346,15 @@ class Scheduler:
         if granted < tokens and (fits := sequence.before_whole(sequence.computed + granted) - sequence.computed) < granted:
             self.cache.ledger.release(sequence.slot)
             granted = fits if fits and self.cache.ledger.reserve(sequence.slot, fits) else 0
-        sequence.draft = tuple(draft[: max(0, granted - tokens)]) if draft else ()
         if granted < tokens and want == "last":
             want = "none"
         if granted:
+            sequence.draft = tuple(draft[: granted - tokens])
             position = sequence.computed
             wanted = "all" if sequence.draft else want
             draw = sequence.draw() if sequence.draw is not None and wanted == "last" else None
             tokens_given = (*sequence.tokens[position : position + min(tokens, granted)], *sequence.draft)
-            media = sequence.media_within(position, position + len(tokens_given)) if sequence.media else ()
+            media = sequence.media_within(position, position + len(tokens_given))
             row = Row(
                 sequence.slot,
                 tokens_given,
