@@ -16,7 +16,7 @@ from llmasos_engine.encoding import EncodeJob, EncodingWork
 from llmasos_engine.guarded_encoder import GuardedEncoder
 from llmasos_engine.ticket import Ticket
 from llmasos_engine.usage import Usage
-from llmasos_hookspecs import Cancelled, CapacityExceeded, EncoderInfo, EncoderRow, EngineFailed, LLMasOSError, RequestRecord
+from llmasos_hookspecs import Cancelled, CapacityExceeded, EncoderInfo, EncoderRow, EngineFailed, LLMasOSError, RequestError, RequestRecord
 
 SECONDS = 60.0
 
@@ -252,6 +252,23 @@ def test_usage_of_an_encoder() -> None:
         assert loop.describe() == []
         assert repr(loop) == "<EncoderLoop m: mean>"
     assert repr(loop) == "<EncoderLoop m: closed>"
+
+
+def test_an_encoder_s_loop_without_options() -> None:
+    """Names what it was not told the names of; texts are the default tenant's, and are counted from 1."""
+    records: list[RequestRecord] = []
+
+    def fail(_: Any) -> Any:
+        raise ValueError("planted")
+
+    with EncoderLoop(SumEncoder(fail), on_finished=records.append) as loop:
+        assert repr(loop) == "<EncoderLoop model: mean>"
+        with pytest.raises(EngineFailed) as caught:
+            loop.submit("a", rows(2)).result(SECONDS)
+        with pytest.raises(RequestError, match=r"^Text 1 has no tokens"):
+            loop.submit("b", [EncoderRow([])])
+    assert str(caught.value) == "The encoder failed on a text of 2 tokens: ValueError: planted."
+    assert [(record.model, record.tenant, record.finish_reason, record.cost) for record in records] == [("model", "default", "error", 0)]
 
 
 def test_rows_that_no_encoder_takes_are_told_apart() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmasos_engine.loop import EngineLoop
 from llmasos_hookspecs import (
     CapacityExceeded,
     EngineFailed,
@@ -29,6 +30,33 @@ class FailsOnce:
     def __call__(self, rows: Any) -> Exception | None:
         self.steps += 1
         return self.error if self.steps == self.at else None
+
+
+def test_a_loop_without_options(hash_engine: Any, tokenizer: Any, fifo: Any, request_of: Any) -> None:
+    """Runs eight sequences and 512 tokens at a time, keeps prefixes, and names what it was not told the names of."""
+    fault = FailsOnce(SystemExit("planted"), 3)  # type: ignore[arg-type]
+    engine = hash_engine(context_length=600, max_sequences=12, fault=fault)
+    with EngineLoop(engine, fifo, tokenizer=tokenizer) as loop:
+        assert repr(loop) == "<EngineLoop model: Fifo>"
+        assert repr(loop._scheduler.policy) == "the scheduling policy Fifo"
+        assert (loop._scheduler.max_sequences, loop.context_length, loop.room) == (8, 600, 600)
+        loop.submit(request_of([1] * 520, 1)).result(SECONDS)
+        assert [len(row.tokens) for rows in engine.steps for row in rows] == [512, 8]
+        assert (loop.usage().model, loop.usage().cached_prefixes) == ("model", 1)
+        with pytest.raises(EngineFailed) as caught:
+            loop.submit(request_of([1], 1)).result(SECONDS)
+    assert (
+        str(caught.value)
+        == "The engine of model failed, and what it was computing is lost: The engine failed in step: SystemExit: planted."
+    )
+
+
+def test_a_loop_goes_by_the_clock_that_it_is_given(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    """Whatever the time is: in the records too."""
+    records: list[RequestRecord] = []
+    loop = make_loop(hash_engine(), clock=lambda: 7.0, on_finished=records.append)
+    loop.submit(request_of([1], 1)).result(SECONDS)
+    assert [(record.queued, record.started, record.first_token, record.finished) for record in records] == [(7.0, 7.0, 7.0, 7.0)]
 
 
 def test_a_lost_engine_is_rebuilt(make_loop: Any, hash_engine: Any, request_of: Any, expected: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 
 from llmasos_hookspecs import Row
@@ -50,6 +51,17 @@ def test_a_row_with_drafts_wants_the_logits_of_all(rows_of: Any, request_of: Any
     assert sequence.draft == ()
     length, last = len(sequence.tokens), sequence.tokens[-1]
     assert rows() == [Row(sequence.slot, (last,), length - 1, "last", generated=True, known=length, adapter="terse")]
+
+
+def test_nothing_is_drafted_unless_it_was_asked_for(rows_of: Any, request_of: Any) -> None:
+    """However often a text repeats itself."""
+    stepped, rows = rows_of
+    engine = stepped.engine
+    engine.logits = lambda tokens: np.eye(97, dtype=np.float32)[5 + len(tokens) % 2]
+    _, ticket = stepped.add(request_of([5, 6] * 3, 9, ignore_eos=True))
+    while not ticket.done:
+        assert [len(row.tokens) for row in rows()] in ([6], [1])
+    assert ticket.result().tokens == (5, 6, 5, 6, 5, 6, 5, 6, 5)
 
 
 def test_drafts_that_are_right_are_kept_and_the_rest_is_taken_back(rows_of: Any, request_of: Any, expected: Any) -> None:

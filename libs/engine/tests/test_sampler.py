@@ -94,6 +94,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"temperature": 0.7, "min_p": 1.0},
     {"temperature": 1.0, "repetition_penalty": 1.3},
     {"temperature": 1.0, "repetition_penalty": 0.8},
+    {"temperature": 1.0, "repetition_penalty": 2.0},
     {"temperature": 1.0, "presence_penalty": 1.5},
     {"temperature": 1.0, "frequency_penalty": 0.7},
     {"temperature": 1.0, "logit_bias": BIAS},
@@ -158,6 +159,31 @@ def test_largest_finds_the_k_largest(vocab: int, k: int) -> None:
     order = np.lexsort((np.arange(vocab), -values))
     border = values[order[min(k, vocab) - 1]]
     assert largest(values, k).tolist() == np.flatnonzero(values >= border).tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "plain"),
+    [
+        ({}, True),
+        ({"temperature": 0.7, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "seed": 1}, True),
+        ({"repetition_penalty": 2.0}, False),
+        ({"presence_penalty": 0.5}, False),
+        ({"frequency_penalty": 0.5}, False),
+        ({"logit_bias": {3: 1.0}}, False),
+    ],
+    ids=str,
+)
+def test_only_what_changes_logits_is_not_plain(params: dict[str, Any], plain: bool) -> None:
+    """Logits that nothing changes are the same array; a penalty before any token was generated changes none, in an array of its own."""
+    state = SamplingState(SamplingParams(**params), [1, 2])
+    logits = np.array([1.0, -2.0, 3.0, 4.0], np.float32)
+    assert state.plain is plain
+    assert (state.changed(logits) is logits) is plain
+    assert not SamplingState(SamplingParams(**params), [1, 2], Everything()).plain
+    assert state.changed(logits).tolist() == {
+        "repetition_penalty": [1.0, -4.0, 1.5, 4.0],
+        "logit_bias": [1.0, -2.0, 3.0, 5.0],
+    }.get(next(iter(params), ""), [1.0, -2.0, 3.0, 4.0])
 
 
 def test_forbidden_tokens_are_no_candidates() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+from typing import Any
 
 import attrs
 from hypothesis import given, strategies as st

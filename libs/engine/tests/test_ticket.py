@@ -43,6 +43,7 @@ def test_what_a_ticket_shows() -> None:
     failed.fail(EngineFailed("It is lost."))
     assert (repr(failed), failed.done) == ("<Ticket x: failed>", True)
     assert Ticket[str]("y", lambda: None).deadline is None
+    assert ticket.progress is None
 
 
 def test_pieces_have_their_tokens_and_the_answer_is_the_end() -> None:
@@ -62,6 +63,30 @@ def test_pieces_have_their_tokens_and_the_answer_is_the_end() -> None:
     assert ticket.result() == "ab"
     assert cancels.count == 0
     assert ticket.followed
+
+
+@pytest.mark.parametrize("read", ["texts", "pieces", "async texts", "async pieces"])
+def test_an_error_comes_after_the_pieces(read: str) -> None:
+    """However they are read."""
+    ticket, _ = made()
+    ticket.emit("a")
+    ticket.fail(EngineFailed("It is lost."))
+    found: list[Any] = []
+
+    async def follow() -> None:
+        async for each in ticket if read == "async texts" else ticket.apieces():
+            found.append(each)  # noqa: PERF401 - what comes before the error is kept
+
+    def go() -> None:
+        if read.startswith("async"):
+            asyncio.run(follow())
+        else:
+            for each in ticket if read == "texts" else ticket.pieces():
+                found.append(each)  # noqa: PERF402 - what comes before the error is kept
+
+    with pytest.raises(EngineFailed, match=r"^It is lost\.$"):
+        go()
+    assert found == ["a" if read.endswith("texts") else Piece("a")]
 
 
 def test_pieces_come_as_they_are_emitted() -> None:

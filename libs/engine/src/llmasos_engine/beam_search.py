@@ -100,7 +100,7 @@ class BeamSearch:
                 tokens=best.tokens,
                 finish_reason="cancelled" if reason == "cancelled" else best.reason or "length",
                 prompt_tokens=len(self._request.tokens),
-                cached_tokens=self._beams[0].cached if self._beams else 0,
+                cached_tokens=self._beams[0].cached,
                 stop=stop,
             )
         )
@@ -120,7 +120,7 @@ class BeamSearch:
             found += [(number, int(token), hypothesis.total + float(scores[token])) for token in largest(scores, most)]
         self._logits = {}
         found = [each for each in found if each[2] > -np.inf]
-        return sorted(found, key=lambda each: (-each[2], each[0], each[1]))[:most]
+        return sorted(found, key=lambda each: (-each[2], each[0]))[:most]  # a beam's are in order of their tokens
 
     def _scores(self, hypothesis: Hypothesis, logits: Logits) -> Logits:
         """Log probabilities [vocab] with penalties and bias applied to them, as transformers does."""

@@ -118,11 +118,11 @@ class _Bridge:
         """Tokens whose bytes are exactly ``text``: the tokenizer's encoding where it has these bytes, else the longest matching tokens.
         SentencePiece tokenizers prepend a space and others compose characters, which would change text that a grammar forces."""
         data = text.encode() if isinstance(text, str) else text
-        found = self._encode(data.decode("utf-8", "replace"), special=False)
+        found = self._encode(data.decode(errors="replace"), special=False)
         if self._spell(found, data):
             return found
         # Behind a line end no space is put before a text.
-        whole = self._encode("\n" + data.decode("utf-8", "replace"), special=False)
+        whole = self._encode("\n" + data.decode(errors="replace"), special=False)
         for cut in range(1, len(whole)):
             if self._spell(whole[cut:], data):
                 return whole[cut:]

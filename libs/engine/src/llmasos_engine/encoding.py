@@ -113,7 +113,7 @@ class EncodingWork:
         for job, _ in batch:
             job.started = began if job.started is None else job.started
         self._encode(batch)
-        self.rates.add(sum(len(job.rows[place].tokens) for job, place in batch), 0, max(self._clock() - began, 1e-9))
+        self.rates.add(sum(len(job.rows[place].tokens) for job, place in batch), 0, self._clock() - began)
         return bool(self.jobs)
 
     def fail_all(self, error: LLMasOSError) -> None:
@@ -135,11 +135,11 @@ class EncodingWork:
 
     def _batch(self) -> list[_Placed]:
         """Rows for the next call: first an equal share of each job, then what fits in order of arrival."""
-        if self._encoder is None:
+        if self._encoder is None or not self.jobs:
             return []
         left = self._encoder.info.max_batch_tokens
         batch: list[_Placed] = []
-        for share in (left // max(1, len(self.jobs)), left):
+        for share in (left // len(self.jobs), left):
             for job in self.jobs:
                 spent = 0
                 while (row := job.waiting()) is not None:

@@ -138,4 +138,4 @@ class GenerationWork:
         )
 
     def _text_of(self, token: int) -> str:
-        return self._tokenizer.token_bytes(token).decode("utf-8", "replace")
+        return self._tokenizer.token_bytes(token).decode(errors="replace")

@@ -121,8 +121,10 @@ class SamplingState:
             changed[ids] = np.where(
                 scores < 0, scores * np.float32(params.repetition_penalty), scores / np.float32(params.repetition_penalty)
             )
-        if self._generated is not None and len(ids := self._generated.ids):
-            changed[ids] -= np.float32(params.frequency_penalty) * self._generated.counts + np.float32(params.presence_penalty)
+        if self._generated is not None:
+            changed[self._generated.ids] -= np.float32(params.frequency_penalty) * self._generated.counts + np.float32(
+                params.presence_penalty
+            )
         if self.mask is not None:
             changed[~self.mask.allowed(len(changed))] = -np.inf
         return changed
@@ -191,6 +193,9 @@ def log_probability(logits: Logits, token: int, alternatives: int) -> tuple[floa
     """Natural log probability of ``token`` under the model's own distribution (before penalties, temperature and cuts), and the
     ``alternatives`` likeliest tokens with theirs."""
     normaliser = log_total(logits)
-    ids = largest(logits, alternatives) if alternatives else np.zeros(0, np.int64)
+    logprob = float(logits[token]) - normaliser
+    if not alternatives:
+        return logprob, []
+    ids = largest(logits, alternatives)
     likeliest = ids[np.argsort(-logits[ids], kind="stable")][:alternatives]
-    return float(logits[token]) - normaliser, [(int(other), float(logits[other]) - normaliser) for other in likeliest]
+    return logprob, [(int(other), float(logits[other]) - normaliser) for other in likeliest]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_engine.sampler import log_probability, log_total
+from llmasos_engine.sampler import log_total
 from llmasos_engine.sequence import Sequence
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import Cancelled, LLMasOSError, Score
@@ -49,8 +49,7 @@ class ScoreWork:
                 return True
             self._continue_with(sequence, self._at)
             sequence.logits_from = prompt
-        if sequence.computed > sequence.logits_from:
-            rewind(sequence, sequence.logits_from)
+        rewind(sequence, sequence.logits_from)
         return False
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -68,7 +67,7 @@ class ScoreWork:
 
     def _add(self, logits: Logits, index: int) -> None:
         """Add the log probability of the continuation's token ``index``, which these logits [vocab] predict."""
-        self._sums[self._at] += log_probability(logits, self._continuations[self._at][index], 0)[0]
+        self._sums[self._at] += float(logits[self._continuations[self._at][index]]) - log_total(logits)
 
 
 class LogitsWork:

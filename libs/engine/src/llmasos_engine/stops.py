@@ -14,7 +14,6 @@ class StopScanner:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(sorted(set(stops), key=len, reverse=True))
-        self._longest = max(map(len, self._stops), default=0)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
@@ -38,7 +37,7 @@ class StopScanner:
 
     def _open_end(self, text: str) -> int:
         """Length of the longest suffix of ``text`` that is a prefix of a stop string."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
+        for length in range(min(len(self._stops[0]) - 1, len(text)), 0, -1):
             end = text[len(text) - length :]
             if any(stop.startswith(end) for stop in self._stops):
                 return length

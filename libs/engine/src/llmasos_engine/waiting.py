@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from typing import Any, Final
@@ -54,7 +55,7 @@ class WaitingQueue:
         self._waiting: OrderedDict[str, _WaitingSequence] = OrderedDict()  # by request id; the first is the next to be ranked anew
         self._tenants: dict[str, list[_Item]] = {}
         self._heads: list[_Item] = []
-        self._number = 0
+        self._numbers = itertools.count()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -132,8 +133,7 @@ class WaitingQueue:
     def _enter(self, waiting: _WaitingSequence, rank: Any) -> None:
         items = self._tenants.setdefault(waiting.sequence.request.tenant, [])
         before = items[0] if items else None
-        self._number += 1
-        waiting.item = (rank, self._number, waiting)
+        waiting.item = (rank, next(self._numbers), waiting)
         insort(items, waiting.item)
         if items[0] is not before:
             if before is not None:
