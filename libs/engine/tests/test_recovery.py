@@ -457,7 +457,11 @@ def test_what_a_step_returns_is_described(want: Any, given: Any, described: str,
     assert str(caught.value) == f"The loader X returned {described} from step {told_of}."
 
 
-@pytest.mark.parametrize("token", [-2, VOCABULARY, np.zeros(1, np.float32), np.zeros(2, np.int64), np.zeros((1, 1), np.int64)], ids=str)
+@pytest.mark.parametrize(
+    "token",
+    [-2, VOCABULARY, np.zeros(1, np.float32), np.zeros(2, np.int64), np.zeros((1, 1), np.int64), np.zeros((1, VOCABULARY), np.float32)],
+    ids=str,
+)
 def test_a_token_that_an_engine_sampled_is_one_of_the_vocabulary(token: Any, hash_engine: Any) -> None:
     """Or -1, where it could choose none."""
     engine = hash_engine(vocab_size=VOCABULARY)

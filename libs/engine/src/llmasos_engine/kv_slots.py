@@ -47,9 +47,10 @@ class KVSlots:
         """Give ``sequence`` a slot that holds the longest prefix found in the prefix cache or in a running sequence. False where no slot is
         free."""
         match = self.prefixes.match(sharing(sequence.request), sequence.tokens, sequence.reusable) if self._keeps else None
-        donor, shared = self._donor(sequence, running) if self._can_fork else (None, 0)
+        lent = self._donor(sequence, running) if self._can_fork else None
         slot: int | None = None
-        if donor is not None and (match is None or shared > match[1]):
+        if lent is not None and (match is None or lent[1] > match[1]):
+            donor, shared = lent
             slot = self._fork(donor.slot, donor.computed, shared, None)
         if slot is None and match is not None:
             slot, shared = self._from_prefix(*match), match[1]
@@ -118,9 +119,10 @@ class KVSlots:
             self.truncate(prefix.slot, shared)
         return prefix.slot
 
-    def _donor(self, sequence: Sequence, running: Iterable[Sequence]) -> tuple[Sequence | None, int]:
-        """The running sequence of the same tenant and adapter with the longest computed common prefix, and its length in tokens."""
-        best, length, looked = None, _WORTH_A_FORK - 1, 0
+    def _donor(self, sequence: Sequence, running: Iterable[Sequence]) -> tuple[Sequence, int] | None:
+        """The running sequence of the same tenant and adapter with the longest computed common prefix, and that length in tokens."""
+        best: Sequence | None = None
+        length, looked = _WORTH_A_FORK - 1, 0
         for other in running:
             if sharing(other.request) != sharing(sequence.request) or other.tokens[0] != sequence.tokens[0]:
                 continue
@@ -130,7 +132,7 @@ class KVSlots:
             looked += 1
             if looked == _DONORS or length == sequence.reusable:
                 break
-        return best, length if best else 0
+        return None if best is None else (best, length)
 
     def _fork(self, source: int, held: int, keep: int, sparing: CachedPrefix | None) -> int | None:
         """A fork of ``source`` (``held`` tokens), truncated to ``keep`` tokens; None where no slot or no KV memory is free."""

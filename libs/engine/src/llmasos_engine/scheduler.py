@@ -343,7 +343,7 @@ class Scheduler:
         """Reserve KV memory and add the row; returns the tokens of the row, 0 where there was no room."""
         tokens, want = sequence.chunk(tokens)
         granted = self.cache.reserve(sequence.slot, tokens + len(draft))
-        if granted < tokens and (fits := sequence.before_whole(sequence.computed + granted) - sequence.computed) < granted:
+        if (fits := sequence.before_whole(sequence.computed + granted) - sequence.computed) < granted:
             self.cache.ledger.release(sequence.slot)
             granted = fits if fits and self.cache.ledger.reserve(sequence.slot, fits) else 0
         if granted < tokens and want == "last":

@@ -80,7 +80,7 @@ class Training:
             states = self._student.hidden_states(tokens)
             loss = divergence(expected, self._student.head(states[-1]), options.temperature)
             total = loss + self._hidden * state_error(wanted, states, self._taught_by) if self._hidden else loss
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         for group in self._optimizer.param_groups:
