@@ -41,6 +41,8 @@ def test_a_measurement_is_found_by_its_key_alone(tmp_path: Path) -> None:
     assert measurements.find(key) is None
     measurements.add(key, NEED)
     assert Measurements(tmp_path / "made" / "here").find(measurements.key(**facts)) == NEED
+    several = [measurements.key(**facts | {"options": dict(each)}) for each in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)])]
+    assert len(set(several)) == 1, "Options are the same in whatever order they are given."
     changes = [{"digest": "b"}, {"loader": "onnx"}, {"options": {"threads": 2}}, {"context_length": 9}]
     assert len({key, *(measurements.key(**facts | change) for change in changes)}) == 5
     folders = {measurements.key(**facts | {"options": {"folder": Path(name)}}) for name in "aab"}

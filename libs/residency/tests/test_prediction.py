@@ -74,3 +74,5 @@ def test_a_model_of_another_family_is_predicted_by_its_files_alone(tmp_path: Pat
     (tmp_path / "model.safetensors").write_bytes(bytes(100))
     need = predict(OtherFamily(config={}, tensors=CHECKPOINT.tensors, path=tmp_path), None)
     assert (need.weights, need.kv_bytes_per_token, need.context_length) == (100, 0, 0)
+    unread = predict(OtherFamily(config={}, tensors={}, path=tmp_path), None)
+    assert (unread.weights, unread.peak) == (100, 100), "Where no tensor is named, none is known to be held twice."

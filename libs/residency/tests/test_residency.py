@@ -113,7 +113,7 @@ def test_a_failed_load_fails_for_all_who_waited_for_it(harness: Any) -> None:
     errors = in_threads(*[lambda: home.residency.acquire(place)] * 4)
     assert [str(error) for error in errors] == ["no such kernel"] * 4
     assert len(tried) <= 2  # one who came after the flight had landed may try again
-    assert home.budget.used == 0
+    assert (home.budget.used, place.state, place.pending_load, place.loads) == (0, "not loaded", None, 0)
     model.failure, model.slow = None, lambda: None
     home.residency.acquire(place).release()
     assert model.loaded
@@ -127,7 +127,7 @@ def test_a_load_that_is_interrupted_leaves_nothing_behind(harness: Any, error: B
     with pytest.raises(type(error)):
         home.residency.acquire(a, 10)
     home.check()
-    assert home.budget.used == 0
+    assert (home.budget.used, a.state, a.leases) == (0, "not loaded", 0)
     home.residency.acquire(b, 40).release()
     home.models["a"].failure = None
     with home.residency.leased(a, 40):
@@ -367,6 +367,33 @@ def test_keep_alive_unloads_what_is_idle(harness: Any) -> None:
     home.residency.acquire(place).release()
     assert home.residency.changes.wait_for(lambda: place.state == "not loaded", 30)
     assert home.budget.used == 0
+
+
+def test_keep_alive_passes_though_nothing_else_happens(harness: Any) -> None:
+    """Beside a model that is in use, and stays."""
+    home = harness(100)
+    used, idle = home.add("used", 10, keep_alive=0.02), home.add("idle", 10, keep_alive=0.05)
+    with home.residency.leased(used):
+        home.residency.acquire(idle).release()
+        assert home.residency.changes.wait_for(lambda: idle.state == "not loaded", 20)
+        assert used.state == "loaded"
+    assert home.residency.changes.wait_for(lambda: used.state == "not loaded", 20)
+
+
+def test_a_model_goes_through_its_states(harness: Any) -> None:
+    """Each is told to who looks while it lasts."""
+    home = harness(100)
+    place, model = home.add("a", 10), home.models["a"]
+    seen = [place.state]
+    model.slow = lambda: seen.append(place.state)
+    unload = model.unload
+    model.unload = lambda: (seen.append(place.state), unload())
+    home.residency.acquire(place).release()
+    seen.append(place.state)
+    assert home.residency.unload(place)
+    seen.append(place.state)
+    home.residency.close(place)
+    assert [*seen, place.state] == ["not loaded", "loading", "loaded", "unloading", "not loaded", "closed"]
 
 
 @settings(max_examples=300, deadline=None)
