@@ -43,9 +43,10 @@ def test_a_head_of_sixteen_bits_stays_tied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_every_linear_is_stored_as_asked(tmp_path: Path, bits: int, symmetric: bool) -> None:
-    written, _ = run(tiny_checkpoint("qwen3"), tmp_path, bits=bits, group=64, symmetric=symmetric, method="rtn")
+@pytest.mark.parametrize(("method", "bits"), [("rtn", 4), ("rtn", 8), ("gptq", 4), ("awq", 8)])
+def test_every_linear_is_stored_as_asked(tmp_path: Path, method: str, bits: int, symmetric: bool) -> None:
+    checkpoint = tiny_checkpoint("qwen3")
+    written, _ = run(checkpoint, tmp_path, bits=bits, group=64, symmetric=symmetric, method=method, windows=2, length=32)
     for name in written.names():
         if name.endswith("_proj.weight"):
             tensor = written.tensor(name)
