@@ -102,7 +102,8 @@ def _measure(items: Sequence[pytest.Item], kept: Path) -> int:
             cpu, wall = _cpu(), time.monotonic()
             if _passes(item, following):
                 measured[_name(item)] = (_cpu() - cpu, time.monotonic() - wall, sorted(functions))
-            (kept / f"{os.getpid()}.json").write_text(json.dumps(measured), encoding="utf-8")
+            if following.path != item.path or following is items[0]:
+                (kept / f"{os.getpid()}.json").write_text(json.dumps(measured), encoding="utf-8")
         installed = [name for name, module in sys.modules.items() if "site-packages" in str(getattr(module, "__file__", None))]
         (kept / f"{os.getpid()}.modules").write_text("\n".join(name for name in installed if name not in before), encoding="utf-8")
     finally:

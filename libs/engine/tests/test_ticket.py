@@ -130,6 +130,32 @@ def test_nobody_is_woken_for_a_reader_that_does_not_wait(monkeypatch: pytest.Mon
     assert told == [1]
 
 
+def test_a_reader_sleeps_until_there_is_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not look again and again: once for the piece, and once for the end."""
+    ticket, _ = made()
+    looks: list[bool] = []
+    wait, waiting = ticket._changes.wait_for, threading.Event()
+
+    def counted(*arguments: Any) -> bool:
+        looks.append(True)
+        waiting.set()
+        return wait(*arguments)
+
+    monkeypatch.setattr(ticket._changes, "wait_for", counted)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(ticket))
+    reader.start()
+    assert waiting.wait(SECONDS)
+    ticket.emit("a")
+    for _ in range(6000):
+        if len(looks) > 1:
+            break
+        threading.Event().wait(0.01)
+    ticket.finish("a")
+    reader.join(SECONDS)
+    assert (found, len(looks)) == (["a"], 2)
+
+
 @pytest.mark.parametrize("read", ["texts", "pieces"])
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_reader_that_leaves_cancels(read: str, after: int) -> None:
