@@ -6,8 +6,9 @@
     make mutants TARGET=compose                one folder, or file, of core
 
 A change is tested by the quickest of its package's tests that run the changed function, ``--budget`` seconds of them (processor time, on
-the code as it is). What else stands in ARGS goes to pytest: ``-k 'not simulation'``. Works on a copy of the code, in .venv/mutants. Exits
-with 1 where more than a tenth survives. To run any test on a change that is printed:
+the code as it is). What else stands in ARGS goes to pytest: ``-k 'not simulation'``. Works on a copy of the code, in .venv/mutants, which
+stays as long as the code does; so does what is known of a test's time, as long as its file does too. Exits with 1 where more than a tenth
+survives. To run any test on a change that is printed:
 
     MUTANT_UNDER_TEST=NAME PYTHONPATH=.venv/mutants/engine/src python -m pytest libs/engine/tests/test_loop.py
 """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from llmasos_engine.admission import refusal
-from llmasos_hookspecs import QueueBounds, Rejected, Stats
+from llmasos_hookspecs import QueueBounds, Rejected, Request, SamplingParams, Stats
 
 SECONDS = 120.0
 
@@ -49,6 +50,22 @@ def test_the_tokens_that_wait_are_bounded_with_those_that_come() -> None:
     assert str(refusal(QueueBounds(max_queue_tokens=60), stats(), Asked(0))).endswith("1 more would come, and max_queue_tokens is 60")
     assert refusal(QueueBounds(max_queue_tokens=1), stats(waiting=0, waiting_tokens=0, waiting_prompt_tokens=0), asked) is None
     assert asked.count == 2
+
+
+def test_bounds_are_asked_about_the_least_request_that_there_can_be() -> None:
+    """Of one new token and a prompt of the rest, which comes now and is nobody's in particular."""
+    told: list[tuple[Any, Any]] = []
+
+    class Told(QueueBounds):
+        def check(self, request: Any, stats: Any) -> Any:
+            told.append((request, stats))
+            return super().check(request, stats)
+
+    waiting = stats()
+    assert refusal(Told(max_queue_tokens=1000), waiting, Asked(9)) is None
+    assert refusal(Told(max_queue=9), waiting, Asked(9)) is None
+    least = Request(id="", model="", tokens=range(8), max_new_tokens=1, arrival=5.0, sampling=SamplingParams())
+    assert told == [(least, waiting), (attrs.evolve(least, tokens=range(0)), waiting)]
 
 
 def test_the_wait_is_bounded() -> None:

@@ -190,6 +190,9 @@ def test_a_new_policy_keeps_the_limits_that_it_does_not_name(make_runner: Any, h
     assert (scheduler.max_sequences, scheduler.step_tokens, scheduler.row_tokens) == (3, 20, 20)
     scheduler.use_policy(ByPriority(), max_sequences=2, step_tokens=8)
     assert (scheduler.max_sequences, scheduler.step_tokens, scheduler.row_tokens) == (2, 8, 8)
+    plain = make_runner(hash_engine(), fifo).scheduler
+    assert (plain.max_sequences, plain.step_tokens, plain.row_tokens) == (8, 512, 512)
+    assert repr(plain.policy) == "the scheduling policy Fifo"
 
 
 def test_drafts_take_what_a_step_has_left(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
