@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from llmasos_engine.beam_search import BeamSearch
+from llmasos_engine.sequence import Sequence
+from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EngineFailed, RequestError, ResourceError
 
 SECONDS = 120.0
@@ -42,6 +45,38 @@ def engine_of(llama: Any, hash_engine: Any, **limits: Any) -> Any:
 
     engine.logits = logits
     return engine
+
+
+def test_a_beam_goes_on_with_its_own_text(request_of: Any, tokenizer: Any) -> None:
+    """Where the best of three beams has two continuations and the second one, the second keeps its slot as it is; the better text's other
+    continuation takes the beam that is left, and only that is computed again from the prompt."""
+    request = request_of([1, 2, 3], 5, num_beams=3, ignore_eos=True)
+    search = BeamSearch(request, tokenizer, Ticket(request.id, lambda: None))
+    works = search.works()
+    beams = [Sequence(request, work, lambda: 0.0) for work in works]
+    rewound: list[tuple[int, int]] = []
+
+    def rewind(sequence: Sequence, length: int) -> None:
+        rewound.append((beams.index(sequence), length))
+        sequence.computed = min(sequence.computed, length)
+
+    def logits(**likely: float) -> np.ndarray:
+        row = np.full((1, 97), -50.0, np.float32)
+        for token, value in likely.items():
+            row[0, int(token[1:])] = value
+        return row
+
+    for work, beam in zip(works, beams, strict=True):
+        work.begin(beam)
+        beam.computed = 3
+    assert not works[0].accept(beams[0], 2, logits(t10=3.0, t11=2.0, t12=1.0), rewind)
+    assert [beam.tokens[3:] for beam in beams] == [[10], [11], [12]]
+    rewound.clear()
+    for place, likely in enumerate(({"t20": 1.0, "t21": 0.9}, {"t22": 1.0}, dict.fromkeys((f"t{n}" for n in range(90)), 0.0))):
+        beams[place].computed = 4
+        assert not works[place].accept(beams[place], 3, logits(**likely), rewind)
+    assert [beam.tokens[3:] for beam in beams] == [[10, 20], [11, 22], [10, 21]]
+    assert sorted(rewound) == [(0, 4), (1, 4), (2, 3)]
 
 
 @pytest.mark.parametrize("num_beams", [2, 5])

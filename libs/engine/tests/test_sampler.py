@@ -186,6 +186,17 @@ def test_only_what_changes_logits_is_not_plain(params: dict[str, Any], plain: bo
     }.get(next(iter(params), ""), [1.0, -2.0, 3.0, 4.0])
 
 
+@pytest.mark.parametrize("shift", [-40.0, 0.0, 40.0])
+def test_few_tokens_are_cut_exactly_however_large_their_logits_are(shift: float) -> None:
+    """Of rows of 1531 top-p of 0.9 leaves some tens, of which a few more than these are looked at."""
+    params = SamplingParams(temperature=1.0, top_p=0.9)
+    for row in rows(7, 20)[10:]:
+        few = narrowed(row + np.float32(shift), params, Weights(VOCAB), masked=False)
+        assert few is not None
+        count = np.count_nonzero(kept([few], [params]))
+        assert 0 < count <= len(few.ids) <= max(48, 2 * count)
+
+
 def test_forbidden_tokens_are_no_candidates() -> None:
     """Of a row that forbids all but three tokens, top-k of 50 keeps three."""
     logits = np.full(500, -np.inf, np.float32)

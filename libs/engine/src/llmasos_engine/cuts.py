@@ -243,9 +243,7 @@ def at_least_largest(values: Logits, k: int) -> Ids | None:
     width = len(values) // _GRID
     if k < width:
         # k columns hold a value of at least the k-th largest column maximum, so the k largest values all are at least that.
-        maxima = values[: width * _GRID].reshape(_GRID, width).max(axis=0)
-        if len(values) % _GRID:
-            maxima = np.concatenate([maxima, values[width * _GRID :]])
+        maxima = np.concatenate([values[: width * _GRID].reshape(_GRID, width).max(axis=0), values[width * _GRID :]])
         if not np.isfinite(maxima.max()):
             return None
         least = np.partition(maxima, len(maxima) - k)[len(maxima) - k]

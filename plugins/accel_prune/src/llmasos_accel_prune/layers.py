@@ -22,7 +22,7 @@ def drop_layers(checkpoint: Checkpoint, output: Path, options: Options, context:
     report: dict[str, Any] = {"method": "layers"}
     dropped = set(options.layers)
     if not dropped:
-        assert options.drop is not None, "the plan refuses it"
+        assert options.drop is not None  # the plan refuses it
         tokens = torch.from_numpy(context.calibration(options.windows, options.length).astype(np.int64))
         with context.progress(f"choose {options.drop} layers to drop", total=options.drop, unit="layers") as progress:
             rounds = choose_layers(load_decoder(checkpoint), tokens, options.drop, progress)

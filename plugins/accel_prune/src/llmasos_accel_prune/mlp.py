@@ -24,7 +24,7 @@ ROUNDS: Final = 256
 def narrow_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, context: Context) -> AccelerationResult:
     """Write ``checkpoint`` with ``options.width`` neurons in every MLP, chosen on calibration text."""
     width = options.width
-    assert width is not None, "the plan refuses it"
+    assert width is not None  # the plan refuses it
     decoder = load_decoder(checkpoint)
     tokens = torch.from_numpy(context.calibration(options.windows, options.length).astype(np.int64))
     changed: dict[str, Floats] = {}

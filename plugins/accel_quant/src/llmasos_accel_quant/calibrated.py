@@ -115,7 +115,7 @@ def input_magnitudes(step: LayerStep, point: str) -> Floats:
 
 def _group(weight: Floats, options: Options) -> int:
     group = fitting_group(weight.shape[1], options.columns_per_scale)
-    assert group is not None, "the plan refuses sizes that no group fits"
+    assert group is not None  # the plan refuses sizes that no group fits
     return group
 
 
