@@ -235,6 +235,12 @@ def test_draws_follow_the_distribution(params: dict[str, Any]) -> None:
     assert statistic < degrees + 4.5 * np.sqrt(2 * degrees) + 10
 
 
+def test_a_fresh_seed_is_any_number_of_64_bits() -> None:
+    seeds = {SamplingState(SamplingParams(temperature=1.0), []).seed for _ in range(200)}
+    assert len(seeds) == 200
+    assert 1 << 62 < max(seeds) < 1 << 64
+
+
 def test_same_seed_gives_the_same_tokens_in_any_company() -> None:
     """A sequence's tokens depend on its logits, seed and past, not on who else is in the batch or in which place."""
     logits = rows(1, 64, 5000)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import attrs
+import pytest
 
-from llmasos_residency.measurements import Measurements
+from llmasos_residency.measurements import Measurements, Peak
 from llmasos_residency.prediction import Need
 
 NEED = Need(weights=1, peak=2, kv_bytes_per_token=3, context_length=4, load_seconds=5.0, measured=True)
@@ -32,6 +34,25 @@ assert len(before) <= LARGE
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_peak_is_the_most_that_any_thread_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what there was at the start, and nothing where it only became less."""
+    found = [100]
+    monkeypatch.setattr("llmasos_residency.measurements.private_bytes", lambda: found[0])
+    peak = Peak()
+    found[0] = 50
+    assert peak.bytes == 0
+    for held in (300, 150):
+        found[0] = held
+        peak.look()
+    assert peak.bytes == 200
+    found[0] = 450
+    thread = threading.Thread(target=peak.look)
+    thread.start()
+    thread.join()
+    found[0] = 120
+    assert peak.bytes == 350
 
 
 def test_a_measurement_is_found_by_its_key_alone(tmp_path: Path) -> None:

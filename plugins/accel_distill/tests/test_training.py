@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,27 @@ def test_a_save_is_found_again_and_a_later_one_takes_its_place(tmp_path: Path) -
     assert folder.load() is not None
     folder.remove()
     assert not folder.root.exists()
+
+
+def test_a_save_that_cannot_be_removed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one counts; and so it is when the run is over."""
+    remove = shutil.rmtree
+
+    def stubborn(path: Path, ignore_errors: bool = False) -> None:
+        if path.name in {"step-3", "run"}:
+            if not ignore_errors:
+                raise OSError("in use")
+        else:
+            remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr("llmasos_accel_distill.state.shutil.rmtree", stubborn)
+    folder = RunFolder(tmp_path / "run")
+    for step in (3, 4):
+        folder.save(Progress(step=step), {"a": torch.zeros(1)})
+    progress, _ = folder.load() or (None, {})
+    assert progress == Progress(step=4)
+    folder.remove()
+    assert folder.root.exists()
 
 
 def test_a_save_that_fails_says_where_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,27 @@ def test_a_mask_zeroes_the_share_asked_for_and_says_that_it_is_no_faster(
     assert result.report["notes"] == context.notes
 
 
+def test_only_sparsegpt_changes_the_weights_that_stay(tmp_path: Path) -> None:
+    """To make up for those that go; wanda leaves them as they are."""
+    base = tiny_checkpoint("llama")
+    changed = {}
+    for method in ("wanda", "sparsegpt"):
+        (tmp_path / method).mkdir()
+        written, _, _ = run(base, tmp_path / method, method=method, windows=2, length=32)
+        name = "model.layers.0.self_attn.q_proj.weight"
+        before, after = as_float32(base.tensor(name)), as_float32(written.tensor(name))
+        changed[method] = bool((after != before)[after != 0].any())
+    assert changed == {"wanda": False, "sparsegpt": True}
+
+
+def test_an_mlp_that_gives_nothing_loses_nothing(tmp_path: Path) -> None:
+    base = tiny_checkpoint("llama")
+    name = "model.layers.1.mlp.down_proj.weight"
+    idle = attrs.evolve(base, tensors={**base.tensors, name: np.zeros_like(base.tensors[name])})
+    _, result, _ = run(idle, tmp_path, method="mlp", width=64, windows=2, length=32)
+    assert result.report["lost"][1] == 0.0
+
+
 def test_knowing_the_inputs_costs_less() -> None:
     """On inputs of different sizes: SparseGPT loses less output than Wanda, and Wanda less than magnitude."""
     x = inputs()

@@ -25,6 +25,12 @@ DECODER = tiny_checkpoint("llama").decoder
 CLEAN = {"quantized": False, "masked": False}
 
 
+def test_query_heads_share_the_magnitudes_of_their_value_head_alone() -> None:
+    """Two value heads of two columns, each for two query heads."""
+    assert calibrated._shared(np.arange(8, dtype=np.float32), 2, 2).tolist() == [1, 2, 1, 2, 5, 6, 5, 6]
+    assert calibrated._shared(np.arange(4, dtype=np.float32), 2, 1).tolist() == [0, 1, 2, 3]
+
+
 def test_problems_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     def problems(options: Options, decoder: Any = DECODER, **state: bool) -> Sequence[str]:
         return plan_quantization(decoder, options, {**CLEAN, **state}).problems

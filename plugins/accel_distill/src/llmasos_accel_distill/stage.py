@@ -101,7 +101,7 @@ def _samples(teacher: Decoder, training: Tokens, options: Options, context: Cont
 
 def _kept(checkpoint: Checkpoint) -> Sequence[int] | None:
     """The layers that the previous stage kept, if its report says that it dropped some."""
-    stages = checkpoint.manifest.get("stages", ())
+    stages = checkpoint.manifest.get("stages")
     kept = stages[-1].get("report", {}).get("kept") if stages else None
     return kept if isinstance(kept, list) else None
 

@@ -20,7 +20,7 @@ def least(scores: Floats, share: float, pattern: str) -> Mask:
     width, cut = (4, 2) if pattern == "2:4" else (columns, round(share * columns))
     groups = scores.reshape(rows, columns // width, width)
     mask = np.zeros(groups.shape, np.bool_)
-    np.put_along_axis(mask, np.argpartition(groups, max(cut - 1, 0), axis=2)[:, :, :cut], True, axis=2)
+    np.put_along_axis(mask, np.argpartition(groups, max(cut - 1, 0))[:, :, :cut], True, axis=2)
     return mask.reshape(rows, columns)
 
 
