@@ -11,6 +11,7 @@ import shutil
 import signal
 import ssl
 import sys
+import sysconfig
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import importlib_metadata
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -74,6 +76,27 @@ def _shared_contexts(make: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.S
 
 
 ssl.create_default_context = _shared_contexts(ssl.create_default_context)
+
+
+def _kept_texts(read: Callable[[Any, str], str | None]) -> Callable[[Any, str], str | None]:
+    """``PathDistribution.read_text`` that reads the files of this environment's packages once: a registry of plugins reads one of each of
+    the hundreds of packages, and most pipelines of tests have a registry of their own, for the plugins that a test writes."""
+    own = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    kept: dict[tuple[Path, str], str | None] = {}
+
+    def read_text(distribution: Any, filename: str) -> str | None:
+        key = (distribution._path, filename)
+        if key not in kept:
+            text = read(distribution, filename)
+            if not str(distribution._path).startswith(own):
+                return text
+            kept[key] = text
+        return kept[key]
+
+    return read_text
+
+
+importlib_metadata.PathDistribution.read_text = _kept_texts(importlib_metadata.PathDistribution.read_text)
 
 # How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 50 examples where a test sets no number of
 # its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -11,12 +12,12 @@ from types import ModuleType
 from typing import Any, Final, Protocol
 
 import attrs
-from pluggy import PluginManager, PluginValidationError
+from pluggy import HookspecOpts, PluginManager, PluginValidationError
 
 from llmasos.system.bounds import Bounds, signs_of_progress
 from llmasos.system.context import HookContext
 from llmasos.system.contract import api_fault, contract_fault
-from llmasos.system.discovery import InstalledComponent
+from llmasos.system.discovery import CORE, InstalledComponent
 from llmasos.system.requirements import unmet_requirements
 from llmasos_hookspecs import KINDS, PROJECT, Component, LLMasOSError, PluginError, specs
 from llmasos_hookspecs.guarding.edge import as_ours, in_words, interrupted
@@ -54,7 +55,7 @@ def load_component(entry: InstalledComponent) -> LoadedComponent:
     fault = contract_fault(entry.requires, entry.distribution)
     if fault:
         raise PluginError(f"The {entry.label} {fault}")
-    unmet = unmet_requirements(entry.requires, entry.requires_python)
+    unmet = () if entry.distribution == CORE else unmet_requirements(entry.requires, entry.requires_python)
     if unmet:
         raise PluginError(
             f"The {entry.label} requires {'; '.join(unmet)}; pip install --upgrade {entry.distribution}, or install what it requires."
@@ -83,8 +84,7 @@ class PluginSet:
         """``bounds``: of the calls; None: the defaults."""
         self._bounds = bounds or Bounds()
         self._loaded: dict[InstalledComponent, LoadedComponent] = {}
-        self._manager = PluginManager(PROJECT)
-        self._manager.add_hookspecs(specs)
+        self._manager = _manager()
         for each in loaded:
             self._register(each)
 
@@ -158,6 +158,25 @@ class PluginSet:
         return result
 
 
+class _Manager(PluginManager):
+    """One that looks through the specifications once a process: pluggy inspects each of the module's names, which takes as long as all
+    else that is checked when a component is loaded."""
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> HookspecOpts | None:
+        return _options_of(name) if module_or_class is specs else super().parse_hookspec_opts(module_or_class, name)
+
+
+@functools.cache
+def _options_of(name: str) -> HookspecOpts | None:
+    return PluginManager(PROJECT).parse_hookspec_opts(specs, name)
+
+
+def _manager() -> PluginManager:
+    manager = _Manager(PROJECT)
+    manager.add_hookspecs(specs)
+    return manager
+
+
 def _shut_down(result: Any) -> None:
     """Free what a hook returned after it was given up: an engine holds memory."""
     shutdown = getattr(result, "shutdown", None)
@@ -203,8 +222,7 @@ def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
                     "which would always win, because hooks are filled by name; remove the default."
                 )
     try:
-        manager = PluginManager(PROJECT)
-        manager.add_hookspecs(specs)
+        manager = _manager()
         manager.register(module, entry.qualified)
         manager.check_pending()
     except PluginValidationError as error:

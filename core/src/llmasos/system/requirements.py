@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import importlib_metadata
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 _VERSION: Final = re.compile(r"^Version:[ \t]*(\S+)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 
@@ -50,13 +54,13 @@ def unmet_requirements(
 
 
 def _unmet(text: str, version_of: Callable[[str], str | None]) -> str:
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import InvalidRequirement
 
     try:
-        requirement = Requirement(text)
+        requirement = _needed(text)
     except InvalidRequirement:
         return f'"{text}", which is no valid requirement'
-    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+    if requirement is None:
         return ""
     version = version_of(requirement.name)
     if version is None:
@@ -64,3 +68,13 @@ def _unmet(text: str, version_of: Callable[[str], str | None]) -> str:
     if version and not requirement.specifier.contains(version, prereleases=True):
         return f"{requirement.name}{requirement.specifier} (installed: {version})"
     return ""
+
+
+@functools.cache
+def _needed(text: str) -> Requirement | None:
+    """A requirement as metadata writes it; None where its marker leaves it out here. Kept: plugins have most of theirs in common, and each
+    use of a component looks at them again."""
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(text)
+    return requirement if requirement.marker is None or requirement.marker.evaluate({"extra": ""}) else None
