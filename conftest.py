@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     import numpy as np
     from core.tests.cli.fork_server import ForkServer
+    from core.tests.forked_children import ForkedChildren
     from xdist.scheduler import LoadFileScheduling
 
     from llmasos_hookspecs import QuantizedTensor
@@ -218,6 +219,24 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 
     with ForkServer({**os.environ, "PYTHONUTF8": "1"}, tmp_path_factory.mktemp("fork-server"), WARM_LLMASOS + WARM_PYTEST) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def forked_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
+    """Starts isolated interpreters with their imports made once for all tests of a process."""
+    from core.tests.forked_children import ForkedChildren
+
+    with ForkedChildren(tmp_path_factory.mktemp("forked-children")) as children:
+        yield children
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions_run_apart_in_forks(request: pytest.FixtureRequest, forked_children: ForkedChildren) -> Iterator[None]:
+    """What untrusted files, plugins that are described and the like are read in; the tests of isolation start interpreters."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.platform == "linux" and "isolation" not in request.path.parts:
+            patch.setattr("llmasos_isolation.apart.subprocess", forked_children)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,21 +7,14 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
 from llmasos.compose.replicas import local
 
-from .forked_seats import ForkedSeats
-
-
-@pytest.fixture(scope="session")
-def seats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedSeats]:
-    with ForkedSeats(tmp_path_factory.mktemp("seats")) as made:
-        yield made
-
 
 @pytest.fixture(scope="module", autouse=True)
-def forked(request: pytest.FixtureRequest) -> Iterator[None]:
+def forked_replicas(request: pytest.FixtureRequest, forked_children: ForkedChildren) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        if sys.platform == "linux" and not request.path.name.startswith("test_local_placement"):
-            patch.setattr(local, "subprocess", request.getfixturevalue("seats"))
+        if sys.platform == "linux" and request.path.name != "test_local_placement.py":
+            patch.setattr(local, "subprocess", forked_children)
         yield

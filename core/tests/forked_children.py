@@ -1,0 +1,169 @@
+"""Isolated child interpreters as forks of a process that has imported what they need, which takes longer than most of them run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+#: Forks for each job that comes in, and becomes its program in the child. With a job come descriptors: of a pipe for the child's process id
+#: and, once it has ended, its exit code; of its three streams; and of what its arguments name by numbers, which are others in the child.
+PROGRAM: Final = """
+import gc, json, os, select, signal, socket, sys
+
+exec(sys.argv[2], {"__name__": "warm"})
+gc.collect()
+gc.freeze()
+control = socket.socket(fileno=int(sys.argv[1]))
+ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+signal.set_wakeup_fd(wake)
+running = {}
+while True:
+    ready = select.select([control, ended], [], [])[0]
+    if ended in ready:
+        os.read(ended, 4096)
+        while running:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if not child:
+                break
+            told = running.pop(child)
+            os.write(told, b"%d\\n" % os.waitstatus_to_exitcode(status))
+            os.close(told)
+    if control not in ready:
+        continue
+    data, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 16)
+    if not data:
+        sys.exit()
+    job = json.loads(data)
+    child = os.fork()
+    if not child:
+        break
+    running[child] = descriptors[0]
+    os.write(descriptors[0], b"%d\\n" % child)
+    for number in descriptors[1:]:
+        os.close(number)
+signal.set_wakeup_fd(-1)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+for number in (descriptors[0], ended, wake, *running.values()):
+    os.close(number)
+control.close()
+for number, stream in enumerate(descriptors[1:4]):
+    os.dup2(stream, number)
+    os.close(stream)
+for wanted, number in zip(job["descriptors"], descriptors[4:]):
+    job["arguments"][job["arguments"].index(str(wanted))] = str(number)
+os.environ.clear()
+os.environ.update(job["env"])
+os.chdir(job["folder"])
+sys.argv = ["-c", *job["arguments"]]
+exec(job["code"], {"__name__": "__main__"})
+"""
+
+#: What children import that describe components, read tokenizers, or serve a model of the reference engine or ONNX Runtime.
+WARM: Final = """
+import contextlib
+import importlib_metadata, numpy, packaging.requirements, tokenizers
+import llmasos.compose.replicas.local_child, llmasos.compose.replicas.worker, llmasos.system.descriptions
+import llmasos_hookspecs.testing, llmasos_isolation.child, llmasos_isolation.landlock, llmasos_isolation.seccomp
+with contextlib.suppress(ImportError):
+    import onnx
+"""
+
+
+class ForkedChild:
+    """The part of ``subprocess.Popen`` that is needed of these children."""
+
+    def __init__(self, command: Sequence[str], told: int) -> None:
+        self.args: Final = command
+        self._told: Final = os.fdopen(told, "rb", buffering=0)
+        self.pid: Final = int(self._told.readline())
+        self.returncode: int | None = None
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+        return self.returncode
+
+
+class ForkedChildren:
+    """Starts them; stands in for the module ``subprocess`` where the runtime starts interpreters by ``llmasos_isolation.code_command``.
+
+    Args:
+        root: a working folder for the process that forks, which is started for the first child.
+    """
+
+    DEVNULL: Final = subprocess.DEVNULL
+    TimeoutExpired: Final = subprocess.TimeoutExpired
+
+    def __init__(self, root: Path) -> None:
+        self._root: Final = root
+        self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ForkedChildren:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._theirs.close()
+        self._control.close()
+        if self._process is not None:
+            self._process.wait(60)
+
+    def Popen(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int | IO[bytes],
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes] | None = None,
+        pass_fds: Sequence[int] = (),
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> ForkedChild:
+        """As ``subprocess.Popen`` of ``python -I -c CODE ARGUMENTS``."""
+        assert list(command[:3]) == [sys.executable, "-I", "-c"]
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(self._theirs.fileno()), WARM],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[self._theirs.fileno()],
+                cwd=self._root,
+            )
+            self._theirs.close()
+        job: dict[str, Any] = {
+            "code": command[3],
+            "arguments": list(command[4:]),
+            "descriptors": list(pass_fds),
+            "folder": cwd or os.getcwd(),
+            "env": dict(os.environ if env is None else env),
+        }
+        mine, told = os.pipe()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            streams = [nowhere if each == self.DEVNULL else each if isinstance(each, int) else each.fileno() for each in (stdin, stdout)]
+            streams.append(2 if stderr is None else nowhere if isinstance(stderr, int) else stderr.fileno())
+            socket.send_fds(self._control, [json.dumps(job).encode()], [told, *streams, *pass_fds])
+        finally:
+            os.close(told)
+            os.close(nowhere)
+        return ForkedChild(command, mine)
