@@ -66,7 +66,7 @@ os.environ.clear()
 os.environ.update(job["env"])
 os.chdir(job["folder"])
 sys.argv = ["-c", *job["arguments"]]
-exec(job["code"], {"__name__": "__main__"})
+exec(job["code"])
 """
 
 #: What children import that describe components, read tokenizers, or serve a model of the reference engine or ONNX Runtime.
@@ -108,13 +108,15 @@ class ForkedChildren:
 
     Args:
         root: a working folder for the process that forks, which is started for the first child.
+        flags: those of the interpreter in the commands. The process that forks has them too, but ``-I``.
     """
 
     DEVNULL: Final = subprocess.DEVNULL
     TimeoutExpired: Final = subprocess.TimeoutExpired
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *flags: str) -> None:
         self._root: Final = root
+        self._flags: Final = flags or ("-I",)
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,11 +141,13 @@ class ForkedChildren:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> ForkedChild:
-        """As ``subprocess.Popen`` of ``python -I -c CODE ARGUMENTS``."""
-        assert list(command[:3]) == [sys.executable, "-I", "-c"]
+        """As ``subprocess.Popen`` of ``python FLAGS -c CODE ARGUMENTS``."""
+        head = [sys.executable, *self._flags, "-c"]
+        assert list(command[: len(head)]) == head
+        code, *arguments = command[len(head) :]
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(self._theirs.fileno()), WARM],
+                [sys.executable, *(each for each in self._flags if each != "-I"), "-c", PROGRAM, str(self._theirs.fileno()), WARM],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[self._theirs.fileno()],
@@ -151,8 +155,8 @@ class ForkedChildren:
             )
             self._theirs.close()
         job: dict[str, Any] = {
-            "code": command[3],
-            "arguments": list(command[4:]),
+            "code": code,
+            "arguments": arguments,
             "descriptors": list(pass_fds),
             "folder": cwd or os.getcwd(),
             "env": dict(os.environ if env is None else env),

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
 import llmasos
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -27,19 +29,38 @@ def model(tiny: Path):
         yield found
 
 
-def process(tiny: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that has a loaded model in ``model``; its file lies beside the model."""
+FLAGS = ("-X", "dev", "-W", "ignore::DeprecationWarning")
+Process = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+def program(tiny: Path, code: str) -> str:
+    """A program that has a loaded model in ``model``."""
     load = f"llmasos.load_model({str(tiny)!r}, loader='onnx', threads=1)"
     head = f"import asyncio, llmasos, multiprocessing, os, sys, threading\nif __name__ == '__main__':\n    model = {load}\n"
-    program = tiny.with_name("program.py")
-    program.write_text(head + textwrap.dedent(code), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", program, tiny],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return head + textwrap.dedent(code)
+
+
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
+    with ForkedChildren(tmp_path_factory.mktemp("forking"), *FLAGS) as children:
+        yield children
+
+
+@pytest.fixture
+def process(tiny: Path, forking: ForkedChildren, tmp_path: Path) -> Process:
+    """Runs a program as a fork of an interpreter that has imported what it does; it ends as any does."""
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *FLAGS, "-c", program(tiny, code)]
+        out, err = tmp_path / "out", tmp_path / "err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            child = forking.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        try:
+            return subprocess.CompletedProcess(command, child.wait(120), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+        finally:
+            child.kill()
+
+    return run
 
 
 def test_many_threads_do_many_things(model):
@@ -99,10 +120,9 @@ def test_what_is_shown_says_what_it_is(tiny, model):
 
 
 @pytest.mark.skipif(not hasattr(sys, "getswitchinterval") or sys.platform == "win32", reason="Windows cannot fork.")
-def test_a_forked_child_is_told_to_load_again(tiny):
+def test_a_forked_child_is_told_to_load_again(process: Process):
     """The child hangs neither in a call nor at its end, and the parent goes on."""
     done = process(
-        tiny,
         """
         stream = model.stream_text("Hello", max_new_tokens=800, ignore_eos=True)
         next(stream)
@@ -159,9 +179,9 @@ INTERRUPTED = """
 """
 
 
-def test_an_interrupted_call_leaves_nothing_running(tiny):
+def test_an_interrupted_call_leaves_nothing_running(process: Process):
     """Ctrl-C in a call that waits cancels its requests, one or many; in a process of its own, which gets the signal alone."""
-    done = process(tiny, INTERRUPTED)
+    done = process(INTERRUPTED)
     assert (done.returncode, done.stdout) == (0, "0 0\n0 0\n"), done.stderr
 
 
@@ -196,16 +216,15 @@ _LONG = "max_new_tokens=900, ignore_eos=True"
         ),
     ],
 )
-def test_a_program_ends_in_the_middle_of_anything(tiny, ending, code):
+def test_a_program_ends_in_the_middle_of_anything(process: Process, ending, code):
     """Without closing the model it neither hangs nor says anything."""
-    done = process(tiny, ending)
+    done = process(ending)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
-def test_threads_that_a_program_leaves_behind_end_quietly(tiny):
+def test_threads_that_a_program_leaves_behind_end_quietly(process: Process):
     """Daemon threads in the middle of a stream, of call after call, and of an event loop."""
     done = process(
-        tiny,
         f"""
         begun = [threading.Event() for _ in range(3)]
         def stream():
@@ -234,9 +253,7 @@ def test_threads_that_a_program_leaves_behind_end_quietly(tiny):
 
 def test_a_spawned_process_loads_a_model_of_its_own(tiny):
     """It ends in the middle of a stream, and the parent's model goes on."""
-    done = process(
-        tiny,
-        f"""
+    code = f"""
         def work():
             model = llmasos.load_model(sys.argv[1], loader='onnx', threads=1)
             next(model.stream_text('Hello', {_LONG}))
@@ -246,11 +263,13 @@ def test_a_spawned_process_loads_a_model_of_its_own(tiny):
             child.start()
             child.join()
             print(child.exitcode, len(''.join(stream)) > 0)
-        """,
-    )
+        """
+    file = tiny.with_name("program.py")  # which the process that is spawned runs too
+    file.write_text(program(tiny, code), encoding="utf-8")
+    done = subprocess.run([sys.executable, *FLAGS, file, tiny], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
 
 
-def test_a_closed_model_leaves_no_thread(tiny):
-    done = process(tiny, "model.generate_text('x', max_new_tokens=2); model.close(); print([each.name for each in threading.enumerate()])")
+def test_a_closed_model_leaves_no_thread(process: Process):
+    done = process("model.generate_text('x', max_new_tokens=2); model.close(); print([each.name for each in threading.enumerate()])")
     assert (done.returncode, done.stdout, done.stderr) == (0, "['MainThread']\n", "")
