@@ -194,8 +194,8 @@ ESCAPES = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_that_asks_for_much_time_or_memory_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tracing memory makes steps slow.
-    monkeypatch.setattr(limits, "MAX_STEPS", 20_000)
-    monkeypatch.setattr(limits, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "MAX_STEPS", 4_000)
+    monkeypatch.setattr(limits, "MAX_SECONDS", 0.25)
     monkeypatch.setattr(limits, "MAX_READ", 1 << 24)
     tracemalloc.start()
     try:

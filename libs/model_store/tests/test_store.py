@@ -189,12 +189,11 @@ def test_who_waits_for_another_is_told_so(store):
     assert told == ["waiting"]
 
 
-# The process kills itself at its n-th file system call, so that over all n it has died everywhere.
+# A fork kills itself at its n-th file system call, so that over all n it has died everywhere. Its exit code is printed.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from llmasos_model_store.store import Store
-left, root = int(sys.argv[2]), sys.argv[1]
 def watch(event, arguments):
     global left
     if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove") and root in str(arguments[0]):
@@ -204,30 +203,36 @@ def watch(event, arguments):
 def fill(folder):
     for i in range(3):
         (folder / f"{i}.bin").write_bytes(bytes([i]) * 5000)
-store = Store(Path(root))
-sys.addaudithook(watch)
-store.add("a", fill, source="x")
+moment, code = 0, 1
+while code:
+    moment += 1
+    child = os.fork()
+    if not child:
+        left, root = moment, f"{sys.argv[1]}{moment}"
+        store = Store(Path(root))
+        sys.addaudithook(watch)
+        store.add("a", fill, source="x")
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(code)
 """
 
 
 def test_killed_at_any_moment_it_leaves_no_half_entry_and_the_next_run_finishes(tmp_path):
-    moments = 0
-    while True:
-        moments += 1
-        root = tmp_path / f"store{moments}"
-        done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(moments)], capture_output=True, text=True, check=False)
-        store = Store(root)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "store")], capture_output=True, text=True, check=False)
+    *killed, finished = map(int, done.stdout.split())
+    assert set(killed) == {-signal.SIGKILL}, done.stderr
+    assert finished == 0
+    assert len(killed) >= 10
+    for moment in range(1, len(killed) + 2):
+        store = Store(tmp_path / f"store{moment}")
         found = store.find("a")
         if found is not None:
             assert list(store.verify("a")) == []
             assert len(list(found.iterdir())) == 3
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL, done.stderr
         path = store.add("a", lambda folder: [(folder / f"{i}.bin").write_bytes(bytes([i]) * 5000) for i in range(3)], source="x")
         assert {each.name: each.stat().st_size for each in path.iterdir()} == {f"{i}.bin": 5000 for i in range(3)}
         assert list(store.verify("a")) == []
-    assert moments > 10
 
 
 def test_removing_frees_the_room_and_names_the_nearest_where_there_is_none(store):
