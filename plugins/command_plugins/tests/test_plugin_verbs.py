@@ -10,6 +10,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import LLMASOS, RESCAN, ForkServer
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +60,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory):
     env = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
     env |= {"LLMASOS_HOME": str(folder / "home"), "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull}
 
-    def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [str(python), "-c", "from llmasos.cli import main; main()", "plugins", *map(str, arguments)]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env, cwd=folder, timeout=300, check=False)
+    with ForkServer(env, tmp_path_factory.mktemp("streams"), python=python) as server:
 
-    run.own = own
-    return run
+        def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+            return server.said("plugins", *map(str, arguments), folder=folder, code=RESCAN + LLMASOS)
+
+        run.own = own
+        yield run
 
 
 def installed_here(environment) -> bool:

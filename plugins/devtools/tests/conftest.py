@@ -14,10 +14,10 @@ RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def cli(tmp_path: Path, fork_server: ForkServer) -> RunCli:
+def cli(tmp_path: Path, fork_server: ForkServer, new_home: Callable[[Path], Path]) -> RunCli:
     """Runs ``llmasos`` in an empty folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
-    env = {**kept, "LLMASOS_HOME": str(tmp_path / "home"), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    env = {**kept, "LLMASOS_HOME": str(new_home(tmp_path / "home")), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
     folder = tmp_path / "work"
     folder.mkdir()
 
