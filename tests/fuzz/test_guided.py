@@ -19,9 +19,9 @@ from benchmarks.fuzz.target import Room
 from benchmarks.fuzz.targets import TARGETS, make_target
 from hypothesis import settings
 
-#: Changed inputs that each target reads, with ``make test-long`` ten times as many as on each change; fewer where a framework is asked to
+#: Changed inputs that each target reads on each change, with ``make test-long`` twenty times as many; fewer where a framework is asked to
 #: load what passes the checks.
-MANY = settings.default.max_examples // 2
+MANY = settings.default.max_examples // (2 if settings.default.max_examples >= 500 else 4)
 CASES = {**dict.fromkeys(TARGETS, MANY), "saved_model": MANY // 3, "pt2": MANY // 3, "keras": MANY // 4}
 
 # Keras converts its tensors in a way that numpy 2 warns of, and TensorFlow warns of graphs that pass half of its checks.
