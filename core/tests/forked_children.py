@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +67,8 @@ os.environ.clear()
 os.environ.update(job["env"])
 os.chdir(job["folder"])
 sys.argv = ["-c", *job["arguments"]]
+if "tempfile" in sys.modules:
+    sys.modules["tempfile"].tempdir = None  # of another environment
 exec(job["code"])
 """
 
@@ -109,14 +112,18 @@ class ForkedChildren:
     Args:
         root: a working folder for the process that forks, which is started for the first child.
         flags: those of the interpreter in the commands. The process that forks has them too, but ``-I``.
+        warm: the code whose imports they share.
     """
 
     DEVNULL: Final = subprocess.DEVNULL
+    STDOUT: Final = subprocess.STDOUT
     TimeoutExpired: Final = subprocess.TimeoutExpired
 
-    def __init__(self, root: Path, *flags: str) -> None:
+    def __init__(self, root: Path, *flags: str, warm: str = WARM) -> None:
         self._root: Final = root
-        self._flags: Final = flags or ("-I",)
+        self._warm: Final = warm
+        self._head: Final = [sys.executable, *(flags or ("-I",))]
+        self._starting: Final = threading.Lock()
         self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,20 +147,16 @@ class ForkedChildren:
         pass_fds: Sequence[int] = (),
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> ForkedChild:
-        """As ``subprocess.Popen`` of ``python FLAGS -c CODE ARGUMENTS``."""
-        head = [sys.executable, *self._flags, "-c"]
-        assert list(command[: len(head)]) == head
-        code, *arguments = command[len(head) :]
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, *(each for each in self._flags if each != "-I"), "-c", PROGRAM, str(self._theirs.fileno()), WARM],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[self._theirs.fileno()],
-                cwd=self._root,
-            )
-            self._theirs.close()
+    ) -> ForkedChild | subprocess.Popen[bytes]:
+        """As ``subprocess.Popen``: of ``python FLAGS -c CODE ARGUMENTS`` or ``python FLAGS -m MODULE ARGUMENTS`` a fork."""
+        if list(command[: len(self._head)]) != self._head:
+            return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, cwd=cwd, env=env)
+        way, code, *arguments = command[len(self._head) :]
+        if way == "-m":
+            code = f"import runpy; runpy.run_module({code!r}, run_name='__main__', alter_sys=True)"
+        with self._starting:
+            if self._process is None:
+                self._process = self._start()
         job: dict[str, Any] = {
             "code": code,
             "arguments": arguments,
@@ -164,10 +167,23 @@ class ForkedChildren:
         mine, told = os.pipe()
         nowhere = os.open(os.devnull, os.O_RDWR)
         try:
-            streams = [nowhere if each == self.DEVNULL else each if isinstance(each, int) else each.fileno() for each in (stdin, stdout)]
-            streams.append(2 if stderr is None else nowhere if isinstance(stderr, int) else stderr.fileno())
+            given: dict[Any, int] = {None: 2, self.DEVNULL: nowhere}
+            streams = [given[each] if each in given else each if isinstance(each, int) else each.fileno() for each in (stdin, stdout)]
+            given[self.STDOUT] = streams[1]
+            streams.append(given[stderr] if stderr in given else stderr if isinstance(stderr, int) else stderr.fileno())
             socket.send_fds(self._control, [json.dumps(job).encode()], [told, *streams, *pass_fds])
         finally:
             os.close(told)
             os.close(nowhere)
         return ForkedChild(command, mine)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        python, *flags = self._head
+        with self._theirs as control:
+            return subprocess.Popen(
+                [python, *(each for each in flags if each != "-I"), "-c", PROGRAM, str(control.fileno()), self._warm],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[control.fileno()],
+                cwd=self._root,
+            )

