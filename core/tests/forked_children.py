@@ -167,10 +167,11 @@ class ForkedChildren:
         mine, told = os.pipe()
         nowhere = os.open(os.devnull, os.O_RDWR)
         try:
-            given: dict[Any, int] = {None: 2, self.DEVNULL: nowhere}
-            streams = [given[each] if each in given else each if isinstance(each, int) else each.fileno() for each in (stdin, stdout)]
-            given[self.STDOUT] = streams[1]
-            streams.append(given[stderr] if stderr in given else stderr if isinstance(stderr, int) else stderr.fileno())
+            numbers: dict[Any, int] = {None: 2, self.DEVNULL: nowhere}
+            streams: list[int] = []
+            for each in (stdin, stdout, stderr):
+                streams.append(numbers[each] if each in numbers else getattr(each, "fileno", lambda each=each: each)())
+                numbers[self.STDOUT] = streams[-1]
             socket.send_fds(self._control, [json.dumps(job).encode()], [told, *streams, *pass_fds])
         finally:
             os.close(told)
