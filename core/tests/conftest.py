@@ -85,17 +85,11 @@ def printed_accelerator() -> str:
     return ROUND
 
 
-@pytest.fixture
-def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Any]:
-    """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
-    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
+def adding(site: Path, prefix: str) -> Callable[[str, str, str], Callable[[], Any]]:
+    """Puts plugins into a folder on ``sys.path`` as installed distributions; their modules' names begin with ``prefix``."""
 
     def put(kind: str, name: str, code: str) -> Callable[[], Any]:
-        module = f"{tmp_path.name}_{name}"
+        module = f"{prefix}_{name}"
         (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
         folder = site / f"made_{name}-1.0.dist-info"
         folder.mkdir()
@@ -104,6 +98,17 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Pat
         return lambda: sys.modules[module]
 
     return put
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Any]:
+    """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
+    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
+    return adding(site, tmp_path.name)
 
 
 @pytest.fixture(scope="session")

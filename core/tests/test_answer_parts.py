@@ -19,6 +19,8 @@ from llmasos.system.discovery import Registry
 from llmasos_hookspecs import Credentials, Event, FinishEvent, ReasoningEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_hookspecs.testing.tool_templates import tool_checkpoint
 
+from .conftest import adding
+
 LOADER = """
     from llmasos_hookspecs import Component, hookimpl
     from llmasos_hookspecs.testing.writing import WritingEngine
@@ -83,54 +85,71 @@ class Answered:
 Ask = Callable[..., Answered]
 
 
-@pytest.fixture
-def asking(add: Any, tmp_path: Path) -> Iterator[Callable[..., Ask]]:
-    """``asking(template, text)``: asks a model whose answers are ``text`` where they may be; ``asking(...)(**sampling)``."""
-    module = add("loader", "writing", LOADER)
-    add("server", "lines", SERVER)
-    add("guard", "words", GUARD)
-    made: list[tuple[Servers, Pipeline]] = []
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory, new_home: Callable[[Path], Path]) -> Iterator[Callable[..., Ask]]:
+    """``asking(template, text)``: asks a model whose answers are ``text`` where they may be; ``asking(...)(**sampling)``.
 
-    def make(template: str, text: str, control_tokens: tuple[str, ...] = (), **config: Any) -> Ask:
-        folder = tool_checkpoint(tmp_path / template, template, control_tokens)
-        server = {"server": [{"use": "lines", "port": 0}]}
-        pipeline = Pipeline.from_config({"model": {"source": str(folder)}, "loader": "writing", **server, **config}, registry=Registry())
-        servers = Servers(pipeline)
-        made.append((servers, pipeline))
-        pipeline.load()
+    Models are shared by all tests here.
+    """
+    folder = tmp_path_factory.mktemp("asking")
+    made: dict[str, tuple[Servers, Pipeline]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        (folder / "site").mkdir()
+        patch.syspath_prepend(str(folder / "site"))
+        patch.setenv("LLMASOS_HOME", str(new_home(folder / "home")))
+        patch.delenv("LLMASOS_CONFIG", raising=False)
+        add = adding(folder / "site", folder.name)
+        module = add("loader", "writing", LOADER)
+        add("server", "lines", SERVER)
+        add("guard", "words", GUARD)
+
+        def served(template: str, control_tokens: tuple[str, ...], config: dict[str, Any]) -> tuple[Servers, Pipeline]:
+            key = json.dumps([template, control_tokens, config])
+            if key not in made:
+                model = tool_checkpoint(folder / str(len(made)), template, control_tokens)
+                server = {"server": [{"use": "lines", "port": 0}]}
+                whole = {"model": {"source": str(model)}, "loader": "writing", **server, **config}
+                pipeline = Pipeline.from_config(whole, registry=Registry())
+                made[key] = (Servers(pipeline), pipeline)
+                pipeline.load()
+            return made[key]
+
+        yield lambda template, text, control_tokens=(), **config: asked(*served(template, control_tokens, config), module, text)
+        for servers, pipeline in made.values():
+            servers.stop()
+            pipeline.close()
+
+
+def asked(servers: Servers, pipeline: Pipeline, module: Callable[[], Any], text: str) -> Ask:
+    """Asks this model, which writes ``text`` where it may."""
+    runtime: PipelineRuntime = servers.runtime
+    principal = runtime.authenticate(Credentials())
+
+    def ask(messages: Any = None, *, task: bool = False, **sampling: Any) -> Answered:
+        """The answer, the same whole, on an event loop and delivered there, and with ``task`` as tasks get it."""
         module().TEXTS["Hello"] = text
-        runtime: PipelineRuntime = servers.runtime
-        principal = runtime.authenticate(Credentials())
+        prompt = messages or [{"role": "user", "content": "Hello"}]
+        found = Answered.of(list(runtime.generate(principal, prompt, **sampling)))
 
-        def ask(messages: Any = None, *, task: bool = False, **sampling: Any) -> Answered:
-            """The answer, the same whole, on an event loop and delivered there, and with ``task`` as tasks get it."""
-            prompt = messages or [{"role": "user", "content": "Hello"}]
-            found = Answered.of(list(runtime.generate(principal, prompt, **sampling)))
+        async def again() -> list[Event]:
+            return [event async for event in await runtime.agenerate(principal, prompt, **sampling)]
 
-            async def again() -> list[Event]:
-                return [event async for event in await runtime.agenerate(principal, prompt, **sampling)]
+        async def delivered() -> list[Event]:
+            events: list[Event] = []
+            await (await runtime.agenerate(principal, prompt, **sampling)).deliver(events.extend)
+            return events
 
-            async def delivered() -> list[Event]:
-                events: list[Event] = []
-                await (await runtime.agenerate(principal, prompt, **sampling)).deliver(events.extend)
-                return events
+        for way in (again, delivered):
+            other = Answered.of(asyncio.run(way()))
+            assert attrs.evolve(other, events=[], usage=found.usage) == attrs.evolve(found, events=[])
+        if task:
+            own = Answered.of(list(pipeline.model.events(prompt, **sampling)))
+            assert attrs.evolve(own, events=[], usage=attrs.evolve(own.usage, cached_tokens=found.usage.cached_tokens)) == attrs.evolve(
+                found, events=[]
+            )
+        return found
 
-            for way in (again, delivered):
-                other = Answered.of(asyncio.run(way()))
-                assert attrs.evolve(other, events=[], usage=found.usage) == attrs.evolve(found, events=[])
-            if task:
-                own = Answered.of(list(pipeline.model.events(prompt, **sampling)))
-                assert attrs.evolve(own, events=[], usage=attrs.evolve(own.usage, cached_tokens=found.usage.cached_tokens)) == attrs.evolve(
-                    found, events=[]
-                )
-            return found
-
-        return ask
-
-    yield make
-    for servers, pipeline in made:
-        servers.stop()
-        pipeline.close()
+    return ask
 
 
 def written(call: tuple[str, str], key: str = "arguments") -> str:
@@ -275,7 +294,9 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3", "deepseek-named", "qwen-coder"])
+@pytest.mark.parametrize(
+    "template", ["hermes", "mistral", "qwen-coder", *(pytest.param(name, marks=pytest.mark.long) for name in ("llama3", "deepseek-named"))]
+)
 def test_calls_that_are_drawn_at_random_are_of_their_schemas(asking: Callable[..., Ask], template: str) -> None:
     """Whatever the engine's logits: at a high temperature each token that the grammar allows is about as likely as any other."""
     tools = [{"type": "function", "function": {"name": f"f{place}", "parameters": schema}} for place, schema in enumerate(SCHEMAS)]
