@@ -1,4 +1,4 @@
-"""Models of GGUF's architectures with their files, made once a module, and llama.cpp to open them."""
+"""Models of GGUF's architectures with their files, made once a session, and llama.cpp to open them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmasos_format_gguf.write import write_gguf
 from .models import byte_level_tokenizer, tiny
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[PreTrainedModel, Path, Path]]:
     """The model of a name in ``MODELS``, its folder and its GGUF file in float32; made once."""
     found: dict[str, tuple[PreTrainedModel, Path, Path]] = {}
