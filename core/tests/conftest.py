@@ -85,16 +85,21 @@ def printed_accelerator() -> str:
     return ROUND
 
 
-def adding(site: Path, prefix: str) -> Callable[[str, str, str], Callable[[], Any]]:
-    """Puts plugins into a folder on ``sys.path`` as installed distributions; their modules' names begin with ``prefix``."""
+def adding(folder: Path, patch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Callable[[], Any]]:
+    """Puts plugins on ``sys.path`` as installed distributions, beside a home of their own; their modules' names begin with the folder's."""
+    site = folder / "site"
+    site.mkdir()
+    patch.syspath_prepend(str(site))
+    patch.setenv("LLMASOS_HOME", str(new_home(folder / "home")))
+    patch.delenv("LLMASOS_CONFIG", raising=False)
 
     def put(kind: str, name: str, code: str) -> Callable[[], Any]:
-        module = f"{prefix}_{name}"
+        module = f"{folder.name}_{name}"
         (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
-        folder = site / f"made_{name}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
-        (folder / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
+        info = site / f"made_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
         return lambda: sys.modules[module]
 
     return put
@@ -103,12 +108,7 @@ def adding(site: Path, prefix: str) -> Callable[[str, str, str], Callable[[], An
 @pytest.fixture
 def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Any]:
     """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
-    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
-    return adding(site, tmp_path.name)
+    return adding(tmp_path, monkeypatch, new_home)
 
 
 @pytest.fixture(scope="session")

@@ -94,11 +94,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, new_home: Callable[[Path], 
     folder = tmp_path_factory.mktemp("asking")
     made: dict[str, tuple[Servers, Pipeline]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        (folder / "site").mkdir()
-        patch.syspath_prepend(str(folder / "site"))
-        patch.setenv("LLMASOS_HOME", str(new_home(folder / "home")))
-        patch.delenv("LLMASOS_CONFIG", raising=False)
-        add = adding(folder / "site", folder.name)
+        add = adding(folder, patch, new_home)
         module = add("loader", "writing", LOADER)
         add("server", "lines", SERVER)
         add("guard", "words", GUARD)

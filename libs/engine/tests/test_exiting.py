@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,24 +12,9 @@ from llmasos_engine.encoder_loop import EncoderLoop
 from llmasos_engine.inbox import closed_error
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import EncoderInfo, EncoderRow, EngineFailed, ModelClosed
+from llmasos_hookspecs.testing.watching import within
 
 SECONDS = 60.0
-
-
-def on_a_thread(call: Callable[[], Any], *, daemon: bool) -> BaseException | None:
-    """What ``call`` raises there."""
-    raised: list[BaseException] = []
-
-    def go() -> None:
-        try:
-            call()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=go, daemon=daemon)
-    thread.start()
-    thread.join(SECONDS)
-    return raised[0] if raised else None
 
 
 @pytest.fixture(params=[False, True], ids=["runs", "exits"])
@@ -47,7 +31,8 @@ def test_only_a_daemon_that_is_left_behind_ends_silently(ending: bool, daemon: b
     ticket: Ticket[str] = Ticket("x", lambda: None)
     ticket.fail(error)
     silent = ending and daemon and isinstance(error, ModelClosed)
-    assert isinstance(on_a_thread(ticket.result, daemon=daemon), SystemExit if silent else type(error))
+    with pytest.raises(SystemExit if silent else type(error)):
+        within(SECONDS, ticket.result, daemon=daemon)
     with pytest.raises(type(error)):
         ticket.result()
 
@@ -57,7 +42,8 @@ def test_the_end_of_the_program_is_remembered(monkeypatch: pytest.MonkeyPatch) -
     exiting.begin_exit()
     ticket: Ticket[str] = Ticket("x", lambda: None)
     ticket.fail(closed_error("tiny"))
-    assert isinstance(on_a_thread(ticket.result, daemon=True), SystemExit)
+    with pytest.raises(SystemExit):
+        within(SECONDS, ticket.result)
 
 
 class Stuck:
@@ -94,7 +80,8 @@ def test_who_cancels_what_has_ended_with_its_loop_hears_nothing(
     ticket = submit()
     assert gate.reached.wait(SECONDS)
     loop._inbox.end(closed_error("tiny"))
-    assert on_a_thread(ticket.cancel, daemon=daemon) is None
-    assert isinstance(on_a_thread(submit, daemon=daemon), SystemExit if ending and daemon else ModelClosed)
+    assert within(SECONDS, ticket.cancel, daemon=daemon)
+    with pytest.raises(SystemExit if ending and daemon else ModelClosed):
+        within(SECONDS, submit, daemon=daemon)
     gate.open.set()
     loop.close()

@@ -64,8 +64,8 @@ def writes_outside(root: Path) -> Iterator[list[Path]]:
                 found.append(path)
 
 
-def within(seconds: float, call: Callable[[], Any]) -> bool:
-    """Whether ``call`` ends in that time, on a thread of its own as core's. Raises what it raises."""
+def within(seconds: float, call: Callable[[], Any], *, daemon: bool = True) -> bool:
+    """Whether ``call`` ends in that time, on a thread of its own, by default a daemon as core's are. Raises what it raises."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -74,7 +74,7 @@ def within(seconds: float, call: Callable[[], Any]) -> bool:
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, daemon=daemon)
     thread.start()
     thread.join(seconds)
     if raised:

@@ -199,7 +199,8 @@ class Scheduler:
     def moved(self) -> None:
         """A step computed something: rows may grow again, and waiting sequences may start."""
         self._hold = False
-        self.row_tokens = min(self.step_tokens, 2 * self.row_tokens)
+        if self.row_tokens < self.step_tokens:  # seldom, and a step should make no call for it
+            self.row_tokens = min(self.step_tokens, 2 * self.row_tokens)
 
     def make_room(self, *, hold: bool = False) -> None:
         """Preempt one sequence because none can advance: the policy's victim, else the worst-ranked; never the best-ranked one. ``hold``:

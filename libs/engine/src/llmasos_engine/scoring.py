@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_engine.sampler import log_total
+from llmasos_engine.sampler import log_probability, log_total
 from llmasos_engine.sequence import Sequence
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import Cancelled, LLMasOSError, Score
@@ -67,7 +67,7 @@ class ScoreWork:
 
     def _add(self, logits: Logits, index: int) -> None:
         """Add the log probability of the continuation's token ``index``, which these logits [vocab] predict."""
-        self._sums[self._at] += float(logits[self._continuations[self._at][index]]) - log_total(logits)
+        self._sums[self._at] += log_probability(logits, self._continuations[self._at][index], 0)[0]
 
 
 class LogitsWork:

@@ -91,7 +91,8 @@ class Observer:
 
     def _run(self) -> None:
         while True:
-            self._changes.wait_for(lambda: bool(self._waiting) or self._finishing, _STAYS, struck=False)
+            if not self._waiting:  # which this thread alone empties
+                self._changes.wait_for(lambda: bool(self._waiting) or self._finishing, _STAYS, struck=False)
             with self._changes.lock:
                 if not self._waiting:
                     self._thread = None
