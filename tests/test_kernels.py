@@ -12,13 +12,14 @@ from typing import Any
 import attrs
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from benchmarks import kernels as benchmark
 
 import llmasos
 from llmasos.compose.formats import open_model
 from llmasos_backend_onnx import Options
-from llmasos_backend_onnx.decoder import build_decoder
+from llmasos_backend_onnx.decoder import Built, build_decoder
 from llmasos_backend_onnx.loading import load
 from llmasos_backend_onnx.packing import quantize
 from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor, Row
@@ -123,6 +124,37 @@ def test_norms_gates_and_attention_are_theirs_too(tmp_path: Path) -> None:
     assert floats["Attention"] == layers
     assert floats["SkipSimplifiedLayerNormalization"] == 2 * layers - 1  # the head has 8 bits, which stay theirs
     assert floats["MatMulNBits"] >= 4 * layers
+
+
+@needs_kernels
+def test_graphs_of_them_alone_run_on_their_pool(tmp_path: Path) -> None:
+    """So that prompts, decode and draws share threads. ONNX Runtime's products keep its own, which spin."""
+
+    def built(checkpoint: Checkpoint, name: str) -> Built:
+        (tmp_path / name).mkdir()
+        return build_decoder(checkpoint, tmp_path / name, "auto", Silent(), integer=False, operators=CpuOperators())
+
+    whole, mixed = built(tiny_checkpoint("llama-q4-minimums"), "whole"), built(quantized(in_groups_of_8, "down_proj"), "mixed")
+    assert set(whole.graphs) == {"model.onnx", "model_float_activations.onnx"}
+    assert whole.installed == ("model.onnx",)
+    assert mixed.installed == ()
+
+
+@needs_kernels
+def test_their_pool_makes_the_bits_of_the_session_s_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, entries = tiny_checkpoint("llama-q4-minimums"), list[tuple[str, str]]()
+
+    class Noted(ort.SessionOptions):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            entries.append((key, value))
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(ort, "SessionOptions", Noted)
+    expected = logits(checkpoint, tmp_path, kernels="cpu", threads=2, spin=False)
+    assert (CpuOperators.pool, "2") not in entries
+    np.testing.assert_array_equal(logits(checkpoint, tmp_path, kernels="cpu", threads=2), expected)
+    assert (CpuOperators.pool, "2") in entries
+    assert ("session.intra_op.allow_spinning", "1") not in entries
 
 
 @needs_kernels

@@ -82,8 +82,15 @@ struct Api {
     }
     Status* input_count(const Context* context, size_t* out) const { return at<88, Status*(const Context*, size_t*)>()(context, out); }
     Status* output_count(const Context* context, size_t* out) const { return at<89, Status*(const Context*, size_t*)>()(context, out); }
+    void release(Status* status) const { at<93, void(Status*)>()(status); }
     void release(TensorInfo* info) const { at<99, void(TensorInfo*)>()(info); }
     Status* input_count(const Info* info, size_t* out) const { return at<230, Status*(const Info*, size_t*)>()(info, out); }
+    Status* has_entry(const Options* options, const char* key, int* out) const {
+        return at<237, Status*(const Options*, const char*, int*)>()(options, key, out);
+    }
+    Status* entry(const Options* options, const char* key, char* out, size_t* size) const {  // with the null at its end
+        return at<238, Status*(const Options*, const char*, char*, size_t*)>()(options, key, out, size);
+    }
     Status* constant(const Info* info, size_t index, int* is_constant, const Value** out) const {
         return at<249, Status*(const Info*, size_t, int*, const Value**)>()(info, index, is_constant, out);
     }

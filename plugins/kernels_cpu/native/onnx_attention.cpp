@@ -21,12 +21,13 @@ struct Node {
     const Api& api;
     const Kernel& kernel;
     AttentionShape shape;
+    size_t threads;  // of the pool; 0: the session's
 };
 
 // Inputs by their places.
 enum : size_t { kQuery, kPastKey, kPastValue, kPacked, kQueries, kLengths, kCosines, kSines, kKey, kValue };
 
-Status* create(const Operator*, const Api* api, const Info* info, void** made) {
+Status* create(const Operator* op, const Api* api, const Info* info, void** made) {
     int64_t heads = 0, kv_heads = 0, window = 0;
     AttentionShape shape{};
     CHECK(api->attribute(info, "heads", &heads));
@@ -41,7 +42,7 @@ Status* create(const Operator*, const Api* api, const Info* info, void** made) {
     if (!valid(shape)) return api->error(ort::kInvalidArgument, "The heads are no multiple of those of keys and values.");
     const Kernel* kernel = nullptr;
     CHECK(choose(*api, &kernel));
-    return keep(*api, Node{*api, *kernel, shape}, made);
+    return keep(*api, Node{*api, *kernel, shape, pool_threads(op)}, made);
 }
 
 // Past keys or values as an output that may be changed.
@@ -110,7 +111,7 @@ Status* compute(void* made, Context* context) {
     const Attention call{shape, static_cast<size_t>(count), places.get(), query.data, key.data ? key.data : own,
                          key.data ? value.data : own + apart, step, key.data ? apart : step, key.data ? apart : step,
                          cosines.data, sines.data, keys, values, static_cast<size_t>(length), nullptr, output};
-    Threads threads{api, context};
+    Threads threads{api, context, node.threads};
     if (!attend(node.kernel, call, threads.parallel())) return api.error(ort::kFail, "No memory for the scores of an attention.");
     return threads.status;
 }

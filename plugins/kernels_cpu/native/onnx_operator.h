@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "onnx_api.h"
+#include "pool.h"
 
 namespace llmasos {
 
@@ -95,13 +96,21 @@ Status* keep(const Api& api, const Node& node, void** made) {
 
 inline void destroy(void* node) { std::free(node); }
 
-// The session's threads, for one call of an operator.
+// An operator of the sessions whose nodes run on `threads` threads of the pool; of 0 on the session's own.
+struct Registered : Operator {
+    size_t threads;
+};
+
+inline size_t pool_threads(const Operator* op) { return static_cast<const Registered*>(op)->threads; }
+
+// The threads of one call of an operator: `own` of the pool, or the session's.
 struct Threads {
     const Api& api;
     const Context* context;
+    size_t own;
     Status* status = nullptr;
 
-    Parallel parallel() { return {run, this}; }
+    Parallel parallel() { return own ? pool(own) : Parallel{run, this}; }
 
     static void run(void* context, void (*work)(void*, size_t), size_t count, void* data) {
         auto& threads = *static_cast<Threads*>(context);

@@ -6,7 +6,12 @@
 //
 // A product is that of x, or of the RMS norm of x with gamma and `epsilon`; with an addend that of `sum = x + addend`. With `gated` the first half of
 // the rows are gates, and the result is silu(gate) * value, float32 [..., rows / 2]. `precision` is the number of a `Precision`, to which x is rounded.
-// `packed` is a constant; the other attributes are the members of `Shape`. Products run on the threads of the session.
+// `packed` is a constant; the other attributes are the members of `Shape`. Products and attention run on the threads of the session, or on as many of
+// the library's pool as the entry "llmasos.kernels_cpu.threads" of its configuration says: then sessions, and draws of tokens, share them.
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+#include <list>
 #include <mutex>
 
 #include "onnx_operator.h"
@@ -21,6 +26,7 @@ struct Node {
     bool gated;
     float epsilon;
     Precision precision;
+    size_t threads;  // of the pool; 0: the session's
 };
 
 Status* shape_of(const Api& api, const Info* info, Shape* shape) {
@@ -35,7 +41,7 @@ Status* shape_of(const Api& api, const Info* info, Shape* shape) {
 }
 
 // Makes a node whose input `packed` is the matrix.
-Status* make(const Api& api, const Info* info, size_t packed, void** made) {
+Status* make(const Operator* op, const Api& api, const Info* info, size_t packed, void** made) {
     Shape shape;
     CHECK(shape_of(api, info, &shape));
     const Kernel* kernel = nullptr;
@@ -50,7 +56,7 @@ Status* make(const Api& api, const Info* info, size_t packed, void** made) {
     if (found.elements != layout.panels * layout.panel_bytes) return api.error(ort::kInvalidArgument, "The packed matrix has not the size of its shape.");
     uint8_t* data = nullptr;
     CHECK(data_of(api, value, &data));
-    return keep(api, Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F, Precision::int8}, made);
+    return keep(api, Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F, Precision::int8, pool_threads(op)}, made);
 }
 
 // --- Product
@@ -73,7 +79,7 @@ Status* check_bias(const Api& api, const Info* info, const Matrix& matrix) {
     return found.elements == static_cast<size_t>(matrix.shape.rows) ? nullptr : api.error(ort::kInvalidArgument, kWrongBias);
 }
 
-Status* create_product(const Operator*, const Api* api, const Info* info, void** made) {
+Status* create_product(const Operator* op, const Api* api, const Info* info, void** made) {
     int64_t gated = 0, precision = 0;
     float epsilon = 0;
     CHECK(api->attribute(info, "gated", &gated));
@@ -81,7 +87,7 @@ Status* create_product(const Operator*, const Api* api, const Info* info, void**
     if (precision < 0 || precision >= static_cast<int64_t>(kPrecisions))
         return api->error(ort::kInvalidArgument, "The attribute precision names no form of activations of this version of llmasos-kernels-cpu.");
     CHECK(api->attribute(info, "epsilon", &epsilon));
-    CHECK(make(*api, info, 1, made));
+    CHECK(make(op, *api, info, 1, made));
     Node& node = *static_cast<Node*>(*made);
     node.gated = gated != 0;
     node.epsilon = epsilon;
@@ -126,7 +132,7 @@ Status* compute_product(void* made, Context* context) {
     float* output = nullptr;
     CHECK(data_of(api, result, &output));
     if (found.elements == 0) return nullptr;  // no row
-    Threads threads{api, context};
+    Threads threads{api, context, node.threads};
     if (!multiply(node.kernel, node.precision, matrix, input, found.elements / columns, output, node.gated, threads.parallel()))
         return api.error(ort::kFail, "No memory for the rounded activations.");
     return threads.status;
@@ -134,7 +140,7 @@ Status* compute_product(void* made, Context* context) {
 
 // --- Rows
 
-Status* create_rows(const Operator*, const Api* api, const Info* info, void** made) { return make(*api, info, 0, made); }
+Status* create_rows(const Operator* op, const Api* api, const Info* info, void** made) { return make(op, *api, info, 0, made); }
 
 Status* compute_rows(void* made, Context* context) {
     const Node& node = *static_cast<Node*>(made);
@@ -160,24 +166,53 @@ const Operator kProduct = operator_of<Signature<2, ort::kFloat, ort::kUint8, ort
 const Operator kRowsOperator = operator_of<Signature<2, ort::kUint8, ort::kInt64>, 1>(
     [](const Operator*) { return "Rows"; }, create_rows, compute_rows);
 
+// The operators for sessions of one number of threads. They stay for the life of the process, as sessions refer to them.
+struct Domain {
+    size_t threads;
+    ort::Domain* domain = nullptr;
+    Registered product{kProduct, threads}, rows{kRowsOperator, threads}, attention{kAttention, threads};
+};
+
+// The entry of a session's configuration that says how many threads of the pool its nodes use.
+constexpr const char* kThreads = "llmasos.kernels_cpu.threads";
+
+Status* threads_of(const Api& api, const ort::Options* options, size_t* threads) {
+    *threads = 0;
+    int given = 0;
+    CHECK(api.has_entry(options, kThreads, &given));
+    if (!given) return nullptr;
+    char text[8];
+    size_t size = sizeof text;
+    Status* const unread = api.entry(options, kThreads, text, &size);
+    const char* const end = text + (unread ? 0 : size - 1);
+    const auto [read, error] = std::from_chars(text, end, *threads);
+    if (!unread && error == std::errc() && read == end && *threads > 0) return nullptr;
+    if (unread) api.release(unread);
+    return api.error(ort::kInvalidArgument, "llmasos.kernels_cpu.threads must be a number of threads from 1 on.");
+}
+
 }  // namespace
 
-// What `SessionOptions.register_custom_ops_library` calls. The domain stays for the life of the process, as sessions refer to it.
+// What `SessionOptions.register_custom_ops_library` calls.
 extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(ort::Options* options, const ort::ApiBase* base) {
     const Api* const api = base->api(ort::kVersion);
     if (!api) return nullptr;  // older than version 1.17: there is no table to report an error with, and sessions refuse the operators by name
+    size_t threads = 0;
+    CHECK(threads_of(*api, options, &threads));
     static std::mutex making;
-    static ort::Domain* domain = nullptr;
+    static std::list<Domain> domains;
     const std::lock_guard lock(making);
-    if (!domain) {
+    auto found = std::find_if(domains.begin(), domains.end(), [&](const Domain& each) { return each.threads == threads; });
+    if (found == domains.end()) {
         ort::Domain* made = nullptr;
         CHECK(api->create_domain("llmasos.kernels_cpu", &made));
-        CHECK(api->add(made, &kProduct));
-        CHECK(api->add(made, &kRowsOperator));
-        CHECK(api->add(made, &kAttention));
-        domain = made;
+        Domain& added = domains.emplace_back(Domain{threads});
+        for (const Operator* each : std::initializer_list<const Operator*>{&added.product, &added.rows, &added.attention})
+            if (Status* const failed = api->add(made, each)) return domains.pop_back(), failed;
+        added.domain = made;
+        found = std::prev(domains.end());
     }
-    return api->add(options, domain);
+    return api->add(options, found->domain);
 }
 
 }  // namespace llmasos

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -10,8 +11,10 @@
 namespace llmasos {
 namespace {
 
-constexpr int kSpins = 4000;  // some tens of microseconds: longer than between two products of a step
-constexpr int kYields = 200;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kSpins = 4000;                            // some tens of microseconds: longer than between two products of a step
+constexpr Clock::duration kYields = std::chrono::milliseconds(1);  // longer than between two steps
 
 void pause() {
 #if defined(__x86_64__)
@@ -70,11 +73,14 @@ private:
     void serve(uint32_t seen) {
         for (;;) {
             int spins = 0;
+            Clock::time_point end;
             uint32_t number;
             while ((number = number_.load(std::memory_order_acquire)) == seen) {
                 if (++spins < kSpins)
                     pause();
-                else if (spins < kSpins + kYields)
+                else if (spins == kSpins)
+                    end = Clock::now() + kYields;
+                else if (Clock::now() < end)
                     std::this_thread::yield();
                 else
                     number_.wait(seen, std::memory_order_acquire);

@@ -1,4 +1,4 @@
-// Threads for products outside ONNX Runtime, which brings threads of its own.
+// Threads for products, attention and draws.
 #pragma once
 
 #include "kernels.h"
@@ -6,7 +6,7 @@
 namespace llmasos {
 
 // Runs work(data, i) for each i below count on up to `threads` threads, the caller's among them. Between two runs the others spin for some
-// microseconds, then yield their core, then sleep. One run uses them at a time: that of a second caller meanwhile runs on its own thread
+// microseconds, then yield their core for a millisecond, then sleep. One run uses them at a time: that of a second caller meanwhile runs on its own thread
 // alone, so that two models in one process do not wait for each other.
 void run_in_pool(void* threads, void (*work)(void* data, size_t index), size_t count, void* data);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ def linear(form: str, rows: int, columns: int, operators: CpuOperators | None = 
 
 
 def graph_session(
-    node: onnx.NodeProto, inputs: dict[str, int], outputs: list[str], constants: dict[str, np.ndarray]
+    node: onnx.NodeProto, inputs: dict[str, int], outputs: list[str], constants: dict[str, np.ndarray], pool: str | None = None
 ) -> ort.InferenceSession:
-    """A graph of one node; ``inputs``: their names and types."""
+    """A graph of one node; ``inputs``: their names and types; ``pool``: how many threads of the library's pool compute it."""
     graph = helper.make_graph(
         [node],
         "test",
@@ -41,19 +42,21 @@ def graph_session(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(node.domain, 1)], ir_version=10)
     assert isinstance(model, onnx.ModelProto)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = 2 if pool is None else 1
     options.log_severity_level = 4
+    if pool is not None:
+        options.add_session_config_entry(str(CpuOperators.pool), pool)
     options.register_custom_ops_library(str(CpuOperators().library))
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def session(layer: PackedLinear, op: str, bias: np.ndarray | None = None, **changed: Any) -> ort.InferenceSession:
+def session(layer: PackedLinear, op: str, bias: np.ndarray | None = None, pool: str | None = None, **changed: Any) -> ort.InferenceSession:
     """A product of a layer, or rows of it; ``changed``: attributes that differ from the layer's."""
     of_product = op == layer.product
     constants = {"packed": layer.data} | ({} if bias is None else {"bias": bias})
     inputs = ["given", *constants] if of_product else ["packed", "given"]
     node = helper.make_node(op, inputs, ["found"], domain=layer.domain, **{**layer.attributes, **changed})
-    return graph_session(node, {"given": TensorProto.FLOAT if of_product else TensorProto.INT64}, ["found"], constants)
+    return graph_session(node, {"given": TensorProto.FLOAT if of_product else TensorProto.INT64}, ["found"], constants, pool)
 
 
 @pytest.mark.parametrize("form", ["q4_1", "q8_0", "q6_k"])
@@ -69,6 +72,34 @@ def test_a_product_has_the_bits_of_the_library(form: str, with_bias: bool) -> No
         result = found.run(None, {"given": x})[0]
         assert result.shape == (*shape[:-1], 100)
         np.testing.assert_array_equal(result.reshape(-1, 100), library.multiply(matrix, x.reshape(-1, 256), bias))
+
+
+def test_sessions_use_as_many_threads_of_the_pool_as_each_asks_for() -> None:
+    """With the bits that the session's own threads make. More threads than any other test asks for are there afterwards."""
+    matrix, layer = linear("q4_1", 1600, 256)
+    x = np.random.default_rng(5).normal(size=(3, 256)).astype(np.float32)
+    few, many = (session(layer, layer.product, pool=pool) for pool in ("1", "70"))
+    before = threads()
+    np.testing.assert_array_equal(few.run(None, {"given": x})[0], library.multiply(matrix, x))
+    assert threads() == before
+    np.testing.assert_array_equal(many.run(None, {"given": x})[0], library.multiply(matrix, x))
+    assert threads() > before
+    again = threads()
+    session(layer, layer.product, pool="70").run(None, {"given": x})
+    few.run(None, {"given": x})
+    assert threads() == again
+
+
+@pytest.mark.parametrize("pool", ["0", "-1", "two", "2 ", "", "99999999999999999999"])
+def test_a_pool_of_no_number_of_threads_is_refused(pool: str) -> None:
+    _, layer = linear("q8_0", 40, 96)
+    with pytest.raises(Exception, match=r"llmasos\.kernels_cpu\.threads must be a number of threads from 1 on"):
+        session(layer, layer.product, pool=pool)
+
+
+def threads() -> int:
+    """Of this process."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def test_products_in_bfloat16_have_the_bits_of_the_library() -> None:

@@ -93,12 +93,16 @@ class OnnxOperators(Protocol):
         library: the shared library that registers them with a session.
         attention: the operator for attention, if there is one.
         draws: what draws tokens from the logits of a graph with these operators; None: the runtime does.
+        pool: the entry of a session's configuration whose value, a number of threads, has the session's nodes run on so many threads of a
+            pool that ``draws`` and other sessions use too; None: they run on the session's own. Operators made for earlier versions of
+            this library do not have it.
     """
 
     name: str
     library: Path
     attention: InstalledAttention | None
     draws: TokenDraws | None
+    pool: str | None
 
     def refusal(self) -> str | None:
         """Why they are not faster than ONNX Runtime's own on this machine, as the end of a sentence; None if they are.

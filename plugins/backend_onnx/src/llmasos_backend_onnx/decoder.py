@@ -49,18 +49,23 @@ _ACTIVATIONS: Final[dict[str, tuple[str, str, dict[str, float]]]] = {
 }
 
 
+#: ONNX Runtime's operators whose work is worth threads that spin.
+_COMPUTED: Final = frozenset({"MatMul", "MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention"})
+
+
 @attrs.define
 class Built:
     """Facts of a built graph, for the engine's info and the cache's index.
 
     ``graphs``: name of each graph in the folder -> bytes of its weights in memory. ``block_products``: ONNX Runtime's own operators compute
-    layers of block-quantised weights.
+    layers of block-quantised weights. ``installed``: the graphs whose products and attention are all installed operators'.
     """
 
     graphs: dict[str, int]
     dtype: str
     notes: tuple[str, ...]
     block_products: bool
+    installed: tuple[str, ...]
 
 
 def build_decoder(
@@ -93,7 +98,13 @@ def build_decoder(
         names += [INTEGER_MODEL] * (integer and min(bits) < 32)
         graphs = {name: writer.save(name) for name in names}
         projected = decoder.projections
-        return Built(graphs=graphs, dtype=projected.dtype(), notes=projected.notes(), block_products=projected.block_products)
+        return Built(
+            graphs=graphs,
+            dtype=projected.dtype(),
+            notes=projected.notes(),
+            block_products=projected.block_products,
+            installed=tuple(name for name in names if not writer.operators(name) & _COMPUTED),
+        )
 
 
 class _Decoder:

@@ -33,6 +33,7 @@ class GraphWriter:
         self._sources: dict[str, str] = {}
         self._values: set[str] = set()
         self._left_out: set[tuple[str, str]] = set()
+        self._saved: dict[str, frozenset[str]] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -109,6 +110,10 @@ class GraphWriter:
         self._sources[name] = source
         return name
 
+    def operators(self, graph: str) -> frozenset[str]:
+        """Those of ONNX and ONNX Runtime, without installed ones, in a graph that was saved."""
+        return self._saved[graph]
+
     def save(self, name: str) -> int:
         """Write the graph ``name`` as a file of the folder, without nodes that its outputs do not need; several graphs may share the
         weights.
@@ -122,6 +127,7 @@ class GraphWriter:
             if only in (None, name) and not left_out and needed.intersection(node.output):
                 nodes.append(node)
                 needed.update(filter(None, node.input))
+        self._saved[name] = frozenset(node.op_type for node in nodes if node.domain in ("", CONTRIB))
         initializers = {key: proto for key, proto in self._initializers.items() if key in needed}
         graph = helper.make_graph(nodes[::-1], "decoder", self._inputs, self._outputs, list(initializers.values()))
         domains = sorted({CONTRIB, *(node.domain for node in nodes)} - {""})

@@ -35,7 +35,7 @@ from llmasos_hookspecs import (
 )
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.
-_GRAPH_VERSION: Final = 8
+_GRAPH_VERSION: Final = 9
 
 
 #: Formats of checkpoints that contain a graph.
@@ -135,6 +135,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     room = kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)
     threads = options.threads or limits.threads
+    pool = getattr(operators, "pool", None)  # which operators of earlier versions do not have
     sessions = {
         name: open_session(
             graph_at(place, name),
@@ -142,6 +143,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
             spin=options.spin,
             provider=options.provider,
             library=None if operators is None else operators.library,
+            pool=pool if name in built["installed"] else None,
         )
         for name in dict.fromkeys((MODEL, for_prompts))
     }

@@ -25,6 +25,7 @@ class CpuOperators:
     precision: Precision = "int8"
     attention = InstalledAttention(_DOMAIN, "Attention")
     draws = CpuDraws()
+    pool = "llmasos.kernels_cpu.threads"
 
     @property
     def library(self) -> Path:
