@@ -43,6 +43,13 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(math.exp(statistics.fmean(logs)), math.exp(error))
 
 
+def median(values: Sequence[float]) -> tuple[float, float, float]:
+    """The middle one, and the two between which the true one lies, from their order alone; the least and the most of few values."""
+    ordered, count = sorted(values), len(values)
+    aside = max(0, math.floor((count - 1.96 * math.sqrt(count)) / 2))
+    return statistics.median(ordered), ordered[aside], ordered[count - 1 - aside]
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
     """Of two engines that were measured in turn: each round's ratio, so that what slowed both does not count."""
     return interval([one / two for one, two in zip(ours, theirs, strict=True)])

@@ -203,7 +203,7 @@ def test_locust_sees_what_the_client_of_the_benchmark_sees(listening: socket.soc
 
 
 def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
-    """First tokens by the median of all rounds, throughput by the best one; in the table each beside what its client took."""
+    """By pairs of runs; in the table the best of each, beside what its client took."""
     base = {
         1: [
             figures.Run(seconds=1.0, tokens=100, first=[0.1]),
@@ -211,9 +211,15 @@ def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
             figures.Run(seconds=2, tokens=100, first=[0.3]),
         ]
     }
-    other = {1: [figures.Run(seconds=4.0, tokens=100, first=[0.204], cpu=0.001, client_cpu=0.0005)]}
+    other = {
+        1: [figures.Run(seconds=4.0 * times, tokens=100, first=[0.204 * times], cpu=0.001, client_cpu=0.0005) for times in (1, 1.25, 2)]
+    }
     counted = {1: [attrs.evolve(run, cpu=0.0004) for run in base[1]]}
     runs = {"local": base, "ray": other}
-    assert figures.sentence(runs) == "ray against local: at 1 streams the first token +4.0 ms, throughput 0.250."
+    assert figures.sentence(runs) == "Throughput of ray to local, by streams at once: at 1: 0.250 ±0%."
+    firsts = {"local": base[1], "ray": other[1]}
+    assert figures.first_token(firsts) == (
+        "First token of ray after that of local, one stream, the median of 3 pairs: +104.0 ms (95 %: +55.0 to +108.0)."
+    )
     assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 |  | 5.0 |"
     assert figures.table({"local": counted, "ray": other}).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 | 6.0 | 5.0 |"

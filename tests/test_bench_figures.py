@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks import growth, search
 from benchmarks.driver import EngineEnded
 from benchmarks.figures import Figures, ratios, table
 from benchmarks.growth import Curve, exponent
-from benchmarks.intervals import interval, ratio
+from benchmarks.intervals import interval, median, ratio
 from benchmarks.peers import PEERS, peer_settings
 from benchmarks.search import others
 
@@ -176,3 +177,11 @@ def test_the_drawing_shows_rows_with_a_known_divergence(tmp_path: Path) -> None:
     assert drawn == (tmp_path / "two.svg").read_text(encoding="utf-8")
     assert "<!-- ours -->" in drawn
     assert "<!-- unknown -->" not in drawn
+
+
+def test_a_median_lies_between_two_values_95_times_in_100() -> None:
+    """As often as of samples whose distribution is known; of few values between the least and the most."""
+    assert median([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    samples = np.random.default_rng(0).exponential(size=(2_000, 60))
+    held = sum(low <= math.log(2) <= high for _, low, high in map(median, samples.tolist()))
+    assert 0.93 < held / len(samples) < 0.98

@@ -2,7 +2,8 @@
 
 A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
-is that of the fastest of its rounds; only ratios within a run are comparable. At last requests come ten times as fast as the server
+is that of the fastest of its rounds; only ratios within a run are comparable. Then one stream at a time is asked for its first token alone,
+in turn with the runtime. At last requests come ten times as fast as the server
 answered them at its best, whether they are answered or not: what throughput is left, also of that with as many streams as there are
 slots and no excess, and how fast the excess is refused. The client has no cores of its own, so what it takes is told too;
 ``--client=locust`` asks by locust, which is not ours, and takes more.
@@ -26,7 +27,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.serving.figures import Run, as_json, best, sentence, table
+from benchmarks.serving.figures import Run, as_json, best, first_token, sentence, table
 from benchmarks.serving.overload import overloaded
 from benchmarks.serving.work import Work
 from llmasos.system.sources import resolve
@@ -45,7 +46,7 @@ _FIRST = 100_000
 #: Modules beside this one that are clients, by what they are called.
 _CLIENTS = {"own": "client", "locust": "locust_client"}
 
-Ask = Callable[[int, int], Run]
+Ask = Callable[[Work], Run]
 
 
 def main() -> None:
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--placement", help="of two replicas, to be compared with the placement local in place of all else")
     parser.add_argument("--client", choices=_CLIENTS, default="own", help="what asks")
     parser.add_argument("--overload", type=int, default=2, metavar="ROUNDS", help="of overload, each after one of kept streams; 0: none")
+    parser.add_argument("--first-tokens", type=int, default=60, metavar="PAIRS", help="of runs for one stream's first token; 0: none")
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "serve.json")
     arguments = parser.parse_args()
     slots = max(arguments.streams)
@@ -77,19 +79,23 @@ def main() -> None:
             for name in ("local", arguments.placement):
                 placed = {"use": name, **_PLACEMENT_OPTIONS.get(name, {})}
                 each = running.enter_context(served(arguments, slots, placed))
-                ways[f"{_OURS}, placement {name}"] = lambda streams, first, each=each: each.over_http(work(streams, first))
+                ways[f"{_OURS}, placement {name}"] = each.over_http
         else:
             ours = running.enter_context(served(arguments, slots))
             ways |= {
-                _RUNTIME: lambda streams, first: ours.in_process(work(streams, first)),
-                _OURS: lambda streams, first: ours.over_http(work(streams, first)),
+                _RUNTIME: ours.in_process,
+                _OURS: ours.over_http,
             }
         if not arguments.placement and arguments.llama_server is not None:
             url = running.enter_context(llama_server(arguments, slots))
-            ways[_LLAMA] = lambda streams, first: ask(url, work(streams, first), arguments.client)
-        runs = measure(ways, arguments.streams, arguments.rounds)
+            ways[_LLAMA] = lambda asked: ask(url, asked, arguments.client)
+        runs = measure(ways, work, arguments.streams, arguments.rounds)
         print(f"{table(runs)}\n\n{sentence(runs)}")
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
+        if arguments.first_tokens:
+            firsts = first_tokens(dict(list(ways.items())[:2]), arguments.first_tokens)
+            print(first_token(firsts))
+            figures["first_tokens"] = {name: [attrs.asdict(run) for run in found] for name, found in firsts.items()}
         if arguments.overload and not arguments.placement:
             peak = max(best(found).rate for found in runs[_OURS].values())
             over = overloaded(ours.over_http, work(0, 2 * _FIRST, slots=slots), peak, arguments.overload)
@@ -100,7 +106,7 @@ def main() -> None:
     print(f"\nWritten to {arguments.output}.")
 
 
-def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, dict[int, list[Run]]]:
+def measure(ways: dict[str, Ask], work: Callable[[int, int], Work], streams: list[int], rounds: int) -> dict[str, dict[int, list[Run]]]:
     """Every way in turn, round after round; the first round of all only warms up. Few streams are over soon, and are asked for again."""
     runs: dict[str, dict[int, list[Run]]] = {name: {count: [] for count in streams} for name in ways}
     first = _FIRST
@@ -108,13 +114,25 @@ def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, 
     for number in range(rounds + 1):
         for turn, count in enumerate(often if number else streams[:1], number):
             for name, each in list(ways.items())[:: -1 if turn % 2 else 1]:
-                run = each(count, first)
+                run = each(work(count, first))
                 first += count
                 if run.failed or run.refused:
                     sys.exit(f"{name}: {run.failed} of {count} streams failed, and {len(run.refused)} were refused.")
                 if number:
                     runs[name][count].append(run)
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return runs
+
+
+def first_tokens(ways: dict[str, Ask], pairs: int) -> dict[str, list[Run]]:
+    """One stream a run, of a short prompt: what takes long beside its way to the engine only adds to the noise. The first pair warms up."""
+    runs: dict[str, list[Run]] = {name: [] for name in ways}
+    for number in range(pairs + 1):
+        for place, (name, each) in list(enumerate(ways.items()))[:: -1 if number % 2 else 1]:
+            run = each(Work(requests=1, tokens=2, first=3 * _FIRST + 2 * number + place, characters=60))
+            if number:
+                runs[name].append(run)
+    print("first tokens", file=sys.stderr, flush=True)
     return runs
 
 

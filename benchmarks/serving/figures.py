@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from benchmarks.intervals import median, ratio
+
 
 @attrs.frozen(kw_only=True)
 class Run:
@@ -56,20 +58,23 @@ def share(values: Sequence[float], of: float) -> float:
     return ordered[min(len(ordered) - 1, int(of * len(ordered)))] if ordered else float("nan")
 
 
-def first_token(runs: Sequence[Run]) -> float:
-    """Seconds until the first text, the median of all streams of all rounds: of one stream a round has but one."""
-    return share([each for run in runs for each in run.first], 0.5)
-
-
 def sentence(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
-    """What the second way costs over the first."""
+    """What the second way costs over the first, by pairs of runs that followed each other."""
     (reference, base), (name, other), *_ = runs.items()
-    costs = []
-    for streams in base:
-        later = 1e3 * (first_token(other[streams]) - first_token(base[streams]))
-        rate = best(other[streams]).rate / best(base[streams]).rate
-        costs.append(f"at {streams} streams the first token {later:+.1f} ms, throughput {rate:.3f}")
-    return f"{name} against {reference}: {'; '.join(costs)}."
+    costs = [
+        f"at {streams}: {ratio([run.rate for run in other[streams]], [run.rate for run in base[streams]]).shown('.3f')}" for streams in base
+    ]
+    return f"Throughput of {name} to {reference}, by streams at once: {', '.join(costs)}."
+
+
+def first_token(runs: Mapping[str, Sequence[Run]]) -> str:
+    """By how much later than in the first way one stream's first text comes in the second, by pairs of runs."""
+    (reference, base), (name, other), *_ = runs.items()
+    middle, low, high = median([1e3 * (one.first[0] - two.first[0]) for one, two in zip(other, base, strict=True)])
+    return (
+        f"First token of {name} after that of {reference}, one stream, the median of {len(base)} pairs: {middle:+.1f} ms"
+        f" (95 %: {low:+.1f} to {high:+.1f})."
+    )
 
 
 def table(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
