@@ -27,23 +27,25 @@ void pause() {
 struct Run {
     void (*work)(void*, size_t);
     void* data;
-    size_t count;
+    size_t first, count;  // of the indices
     size_t parts;
 };
 
 // A run's parts are claimed one by one, by whoever is free: a thread that gets no core in time leaves its part to the others.
 class Pool {
 public:
-    void run(size_t threads, const Run& wanted) {
-        const std::unique_lock lock(busy_, std::try_to_lock);
-        const size_t parts = threads < wanted.count ? threads : wanted.count;
-        if (!lock || parts < 2) {
-            for (size_t index = 0; index < wanted.count; ++index) wanted.work(wanted.data, index);
-            return;
+    void run(size_t threads, void (*work)(void*, size_t), void* data, size_t count) {
+        std::unique_lock lock(busy_, std::defer_lock);
+        size_t first = 0;
+        for (; first < count; ++first) {
+            if (threads > 1 && count - first > 1 && lock.try_lock()) break;
+            work(data, first);
         }
+        if (!lock) return;
+        count -= first;
+        const size_t parts = threads < count ? threads : count;
         while (workers_.size() + 1 < parts) workers_.emplace_back([this, seen = number_.load()] { serve(seen); });
-        run_ = wanted;
-        run_.parts = parts;
+        run_ = Run{work, data, first, count, parts};
         done_.store(0, std::memory_order_relaxed);
         const uint32_t number = number_.load(std::memory_order_relaxed) + 1;
         open_.store(static_cast<uint64_t>(number) << 32 | parts, std::memory_order_release);
@@ -64,7 +66,8 @@ private:
         while (open >> 32 == number && static_cast<uint32_t>(open)) {
             if (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acquire)) continue;
             const size_t part = run_.parts - static_cast<uint32_t>(open);
-            for (size_t at = run_.count * part / run_.parts, end = run_.count * (part + 1) / run_.parts; at < end; ++at) run_.work(run_.data, at);
+            const size_t end = run_.first + run_.count * (part + 1) / run_.parts;
+            for (size_t at = run_.first + run_.count * part / run_.parts; at < end; ++at) run_.work(run_.data, at);
             done_.fetch_add(1, std::memory_order_release);
             open = open_.load(std::memory_order_acquire);
         }
@@ -118,7 +121,7 @@ Pool& of_this_process() {
 }  // namespace
 
 void run_in_pool(void* threads, void (*work)(void* data, size_t index), size_t count, void* data) {
-    of_this_process().run(*static_cast<size_t*>(threads), Run{work, data, count, 0});
+    of_this_process().run(*static_cast<size_t*>(threads), work, data, count);
 }
 
 }  // namespace llmasos
