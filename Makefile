@@ -138,6 +138,9 @@ coverage: $(VENV)/coverage.stamp
 clean:
 	rm -rf dist site $(VENV)
 
+# pip compiles modules one after the other. Some files of some packages are of other versions of Python, so what does not compile is no error.
+COMPILE = { $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; }
+
 # One build backend for all packages, rather than an environment of its own for each build.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -145,13 +148,14 @@ $(BIN)/python:
 	@[ -n "$$CXX" ] || command -v c++ > /dev/null || command -v g++ > /dev/null || command -v clang++ > /dev/null || $(PIP) install -q -c constraints.txt ziglang
 
 $(VENV)/demo.stamp: $(SETUP) | $(BIN)/python
-	$(PIP) install -q -c constraints.txt --no-build-isolation $(addprefix -e ./,$(DEMO_PACKAGES))
+	$(PIP) install -q -c constraints.txt --no-compile --no-build-isolation $(addprefix -e ./,$(DEMO_PACKAGES))
+	@$(COMPILE)
 	@touch $@
 
 # Holds the checksums of the files it was made from, so that one with a new time only (git checkout) installs nothing.
 $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
-	@cksum $(SETUP) | cmp -s - $@ || { echo "Installing into $(VENV) what the tests need"; $(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint \
-		$(subst voice_espeak,voice_espeak[wheel],$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES)))) && cksum $(SETUP) > $@; }
+	@cksum $(SETUP) | cmp -s - $@ || { echo "Installing into $(VENV) what the tests need"; $(PIP) install -q -c constraints.txt --no-compile --no-build-isolation --group test --group lint \
+		$(subst voice_espeak,voice_espeak[wheel],$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES)))) && $(COMPILE) && cksum $(SETUP) > $@; }
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
