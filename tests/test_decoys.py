@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import RESCAN, ForkServer
 
 from llmasos_hookspecs import GROUPS
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -65,30 +63,28 @@ def decoys(tmp_path: Path) -> Path:
     return site
 
 
-def run(code: str, decoys: Path) -> tuple[int, str, set[int]]:
+def run(server: ForkServer, code: str, decoys: Path) -> tuple[int, str, set[int]]:
     """The number of a process that ran the code, what it printed, and the numbers of those in which decoys ran."""
     tmp = decoys.parent
-    environment = {**os.environ, "PYTHONPATH": str(decoys), "LLMASOS_HOME": str(tmp / "home")}
+    environment = {**server.env, "LLMASOS_HOME": str(tmp / "home")}
     end = "\nimport os, sys; print('decoys', *(name for name in sys.modules if name.startswith('decoy_'))); print(os.getpid())"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code + end], cwd=tmp, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = server.said(folder=tmp, code=RESCAN + code + end, env=environment, path=[str(decoys)])
     assert done.returncode == 0, done.stderr[-3000:]
     trace = tmp / "trace"
     return int(done.stdout.split()[-1]), done.stdout, set(map(int, trace.read_text().split())) if trace.exists() else set()
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_no_decoy_runs_in_the_process_that_nobody_named_it_in(deed: str, decoys: Path, tmp_path: Path) -> None:
+def test_no_decoy_runs_in_the_process_that_nobody_named_it_in(deed: str, fork_server: ForkServer, decoys: Path, tmp_path: Path) -> None:
     tiny_checkpoint("llama", folder=tmp_path / "model")
-    pid, printed, ran = run(DEEDS[deed].format(model=str(tmp_path / "model")) if deed == "auto" else DEEDS[deed], decoys)
+    pid, printed, ran = run(fork_server, DEEDS[deed].format(model=str(tmp_path / "model")) if deed == "auto" else DEEDS[deed], decoys)
     assert "\ndecoys\n" in f"\n{printed}", printed
     assert LISTED.get(deed, "") in printed
     assert pid not in ran
 
 
-def test_the_trace_shows_a_decoy_that_is_named(decoys: Path) -> None:
+def test_the_trace_shows_a_decoy_that_is_named(fork_server: ForkServer, decoys: Path) -> None:
     """The test above could fail."""
-    pid, printed, ran = run("from llmasos.cli import invoke; invoke(['plugins', 'show', 'task:decoy'])", decoys)
+    pid, printed, ran = run(fork_server, "from llmasos.cli import invoke; invoke(['plugins', 'show', 'task:decoy'])", decoys)
     assert "decoys decoy_task" in printed
     assert pid in ran

@@ -10,12 +10,16 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import attrs
 import pytest
-from core.tests.cli.fork_server import LLMASOS, ForkServer
+from core.tests.cli.fork_server import LLMASOS, WARM_LLMASOS, ForkServer
+from core.tests.forked_children import ForkedChild, ForkedChildren
 from hypothesis import settings
 
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -23,7 +27,26 @@ from llmasos_hookspecs.testing import tiny_checkpoint
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("LLMASOS_KILLS", "2" if settings.default.max_examples >= 500 else "1"))
-COMMAND = [sys.executable, "-c", LLMASOS]
+COMMAND = [sys.executable, "-I", "-c", LLMASOS]
+
+
+@attrs.frozen
+class Started:
+    """A command that runs; its streams lead into files."""
+
+    process: ForkedChild | subprocess.Popen[bytes]
+    out: IO[bytes]
+    error: IO[bytes]
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code and streams, once it has ended."""
+        code = self.process.wait(300)
+        texts = []
+        for stream in (self.out, self.error):
+            with stream:
+                stream.seek(0)
+                texts.append(stream.read().decode())
+        return code, *texts
 
 
 @attrs.frozen
@@ -33,52 +56,55 @@ class Place:
     home: Path
     model: Path
     server: ForkServer
+    children: ForkedChildren
 
     @property
     def env(self) -> dict[str, str]:
         return {**os.environ, "LLMASOS_HOME": str(self.home), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.env,
-        )
+    def start(self, *arguments: str | Path) -> Started:
+        out, error = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 - ``end`` closes them
+        command = [*COMMAND, *map(str, arguments)]
+        return Started(self.children.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, env=self.env), out, error)
 
     def run(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         return self.server.said(*map(str, arguments), folder=self.model.parent, env={**self.env, **env})
 
     def kill_within(self, seconds: float, dice: random.Random, *arguments: str | Path) -> None:
         """Start a command and kill it at a random moment of the first ``seconds``."""
-        process = self.start(*arguments)
+        started = self.start(*arguments)
         try:
-            process.wait(dice.uniform(0, seconds))
+            started.process.wait(dice.uniform(0, seconds))
         except subprocess.TimeoutExpired:
-            process.kill()
-        process.communicate()
+            started.process.kill()
+        started.end()
 
     def generate(self, *more: str) -> tuple[str | Path, ...]:
         return ("run", "Hello", "--model", self.model, "--loader", "onnx", "-n", "8", "--json", "--no-log", *more)
 
 
+@pytest.fixture(scope="module")
+def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
+    """Starts what is killed as forks that have imported the command, so that they die at work."""
+    with ForkedChildren(tmp_path_factory.mktemp("children"), warm=WARM_LLMASOS) as found:
+        yield found
+
+
 @pytest.fixture
-def place(tmp_path: Path, fork_server: ForkServer) -> Place:
+def place(tmp_path: Path, fork_server: ForkServer, children: ForkedChildren) -> Place:
     """With a model that is large enough for its engine to take a while."""
     folder = tmp_path / "model"
     shape = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "head_dim": 64}
     tiny_checkpoint(folder=folder, **shape)
-    return Place(tmp_path / "home", folder, fork_server)
+    return Place(tmp_path / "home", folder, fork_server, children)
 
 
 def timed(place: Place, *arguments: str | Path) -> tuple[float, str]:
     """Seconds and answer of an undisturbed run elsewhere, to compare with."""
     began = time.monotonic()
     done = attrs.evolve(place, home=place.home.with_name("elsewhere")).start(*arguments)  # as long as one that is killed would take
-    out, error = done.communicate(timeout=300)
-    assert done.returncode == 0, error
+    code, out, error = done.end()
+    assert code == 0, error
     return time.monotonic() - began, out
 
 
@@ -138,9 +164,9 @@ def test_two_processes_build_the_same_engine(place: Place) -> None:
     """At once, from nothing: both answer, and alike."""
     command = place.generate()
     both = [place.start(*command) for _ in range(2)]
-    ends = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
-    assert ends[0][0] == ends[1][0]
+    ends = [started.end() for started in both]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert ends[0][1] == ends[1][1]
 
 
 def test_a_home_that_cannot_be_written(place: Place, tmp_path: Path) -> None:

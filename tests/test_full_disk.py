@@ -6,14 +6,13 @@ A limit to the size of files stands for the disk: the call that passes it fails 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import ForkServer
 
 from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import AccelerationError, LLMasOSError
@@ -92,7 +91,7 @@ def test_a_conversation_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "accelerate"])
-def test_a_command_says_so_and_works_once_there_is_room(verb: str, tmp_path: Path) -> None:
+def test_a_command_says_so_and_works_once_there_is_room(verb: str, tmp_path: Path, fork_server: ForkServer) -> None:
     """The engine's build, and the result of an accelerator."""
     model, home = tmp_path / "model", tmp_path / "home"
     tiny_checkpoint(folder=model)
@@ -103,9 +102,8 @@ def test_a_command_says_so_and_works_once_there_is_room(verb: str, tmp_path: Pat
     }[verb]
 
     def run(limit: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", COMMAND, str(limit), *map(str, arguments)]
-        given = {**os.environ, "LLMASOS_HOME": str(home)}
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=given, check=False)
+        given = {**fork_server.env, "LLMASOS_HOME": str(home)}
+        return fork_server.said(str(limit), *map(str, arguments), folder=tmp_path, code=COMMAND, env=given)
 
     full = run(100_000)
     assert full.returncode == 1

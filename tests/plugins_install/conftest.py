@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from core.tests.cli.fork_server import LLMASOS, RESCAN, WARM_LLMASOS, ForkServer
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from llmasos_hookspecs import GROUPS
@@ -172,7 +173,7 @@ def required(*names: str) -> list[Distribution]:
     """Other projects' distributions among these and all that they require."""
     left, found = list(names), dict[str, Distribution]()
     while left:
-        if (name := left.pop()) not in found:
+        if (name := canonicalize_name(left.pop())) not in found:
             found[name] = distribution(name)
             needs = map(Requirement, found[name].requires or ())
             left += [each.name for each in needs if each.marker is None or each.marker.evaluate({"extra": ""})]
@@ -180,18 +181,23 @@ def required(*names: str) -> list[Distribution]:
 
 
 def environment_of(folder: Path, *names: str) -> Path:
-    """The Python of a virtual environment with what these distributions require of others, copied out of the tests' own environment: pip
-    would fetch and unpack it all again."""
+    """The Python of a virtual environment with what these distributions require of others, linked or copied out of the tests' own
+    environment: pip would fetch and unpack it all again. Nothing writes into a file that is there: pip and Python put a new one in its
+    place."""
     venv.create(folder, with_pip=False)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     asked = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, check=True)
     site = Path(asked.stdout.decode().strip())
     for one in required(*names):
-        for file in one.files or ():
-            if ".." not in file.parts and (source := Path(str(one.locate_file(file)))).is_file():
-                target = site / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target)
+        root = str(one.locate_file(""))
+        for file in {str(file) for file in one.files or () if ".." not in file.parts}:
+            source, target = os.path.join(root, file), os.path.join(site, file)
+            if os.path.isfile(source):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                try:
+                    os.link(source, target)
+                except OSError:  # another disk
+                    shutil.copy2(source, target)
     return python
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 
 from llmasos_hookspecs import Allow, Block, Component, Replace, hookimpl
@@ -29,6 +31,8 @@ class Scan:
     def __init__(self, options):
         self._options = options
         self._words = sorted({*options.words, *options.blocked} - {""}, key=len, reverse=True)
+        self._form = re.compile("|".join(map(re.escape, self._words)) or r"(?!)")
+        self._longest = max(map(len, self._words), default=0)
         self._kept = ""
 
     def push(self, piece):
@@ -40,16 +44,28 @@ class Scan:
     def _read(self, text, *, final):
         released, place = [], 0
         while place < len(text):
-            rest = len(text) - place
-            if not final and any(len(word) > rest and word.startswith(text[place:]) for word in self._words):
+            found = self._form.search(text, place)
+            stop = found.start() if found else len(text)
+            if not final and (undecided := self._undecided(text, place, stop)) is not None:
+                released.append(text[place:undecided])
+                place = undecided
                 break
-            word = next((word for word in self._words if text.startswith(word, place)), None)
-            if word in self._options.blocked and word is not None:
-                return Block("it holds a text that is blocked here", "".join(released))
-            released.append(text[place] if word is None else self._options.replacement)
-            place += 1 if word is None else len(word)
+            released.append(text[place:stop])
+            place = len(text)
+            if found:
+                if found[0] in self._options.blocked:
+                    return Block("it holds a text that is blocked here", "".join(released))
+                released.append(self._options.replacement)
+                place = found.end()
         self._kept = text[place:]
         return "".join(released)
+
+    def _undecided(self, text, place, stop):
+        """The first place up to ``stop`` where a word may begin that is longer than the rest of the text."""
+        for at in range(max(place, len(text) - self._longest + 1), min(stop + 1, len(text))):
+            if any(len(word) > len(text) - at and word.startswith(text[at:]) for word in self._words):
+                return at
+        return None
 
 
 class Words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -275,19 +276,17 @@ class ScriptedTaskModel:
 
     def _constrained(self, kind: str, value: Any, limit: int) -> bytes:
         """A random walk through all that the constraint allows, until it is complete or ``limit`` bytes are written."""
-        import llguidance
-
-        vocabulary = llguidance.LLTokenizer("byte")
-        matcher = llguidance.LLMatcher(vocabulary, _grammar(kind, value))
+        matcher = _matcher(kind, json.dumps(value)).deep_copy()
+        vocab_size, end = _bytes().vocab_size, _bytes().eos_token
         written = bytearray()
         while len(written) <= limit and not matcher.is_stopped():
             mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-            allowed = np.flatnonzero(mask[: vocabulary.vocab_size])
+            allowed = np.flatnonzero(mask[:vocab_size])
             if matcher.is_error() or not len(allowed):
                 raise RequestError(f"The constraint cannot be satisfied: {matcher.get_error()}")
-            if vocabulary.eos_token in allowed and (len(allowed) == 1 or self._random.random() < 0.3):
+            if end in allowed and (len(allowed) == 1 or self._random.random() < 0.3):
                 break
-            token = int(self._random.choice([t for t in allowed.tolist() if t != vocabulary.eos_token]))
+            token = int(self._random.choice([t for t in allowed.tolist() if t != end]))
             matcher.consume_token(token)
             written.append(token)
         return bytes(written)
@@ -305,6 +304,23 @@ def _content(message: Mapping[str, Any]) -> str:
 def _check_limit(limit: Any) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise RequestError(f"max_new_tokens is {limit!r}, and it must be a whole number of at least 1.")
+
+
+@functools.cache
+def _bytes() -> Any:
+    """The vocabulary: each byte, and an end."""
+    import llguidance
+
+    return llguidance.LLTokenizer("byte")
+
+
+@functools.lru_cache(maxsize=64)
+def _matcher(kind: str, value: str) -> Any:
+    """At the beginning of what the constraint, in JSON, allows. Copies of it share what any of them found out about the grammar, which
+    takes most of the time of the first walk through it."""
+    import llguidance
+
+    return llguidance.LLMatcher(_bytes(), _grammar(kind, json.loads(value)))
 
 
 def _grammar(kind: str, value: Any) -> str:

@@ -44,6 +44,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     profile = tmp_path_factory.mktemp("chromium")
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}", "lang=en"):
         options.add_argument(f"--{argument}")
+    # Each page is on a port of its own, and so in a process of its own; a second one is not started ahead, and none is kept to go back to.
+    options.add_argument("--disable-features=SpareRendererForSitePerProcess,BackForwardCache")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options=options, service=Service(chromedriver)) as driver:
         driver.set_script_timeout(60)
