@@ -21,13 +21,13 @@ _LETTER = (
 )
 _CODE = "def area(width, height):\n    if width < 0 or height < 0:\n        raise ValueError('negative')\n    return width * height\n"
 TASKS: dict[str, dict[str, Any]] = {
-    "summarize": {"text": _LETTER, "max_new_tokens": 48},
+    "summarize": {"text": _LETTER, "max_new_tokens": 32},
     "extract": {
         "text": _LETTER,
         "schema": {"type": "object", "properties": {"opening_hours": {"type": "string", "maxLength": 120}}, "required": ["opening_hours"]},
-        "max_new_tokens": 48,
+        "max_new_tokens": 32,
     },
-    "code_translate": {"code": _CODE, "target": "python", "max_new_tokens": 48},
+    "code_translate": {"code": _CODE, "target": "python", "max_new_tokens": 32},
 }
 
 

@@ -112,7 +112,7 @@ LINES: Final = {printed.line: printed for printed in (*in_documents(), *of_compo
 
 
 def commands() -> Iterator[Any]:
-    """The lines that are run. One of the same verb with the same options as two before it only widens what they show."""
+    """The lines that are run. One of the same verb with the same options as one before it only widens what that shows."""
     seen = Counter[tuple[str, ...]]()
     for line, printed in LINES.items():
         if kind_of(line) is None:
@@ -120,7 +120,7 @@ def commands() -> Iterator[Any]:
             verb = [word for word in printed.words[:2] if word.isalpha()]
             seen[*verb, *options] += 1
             found = marked(printed, line)
-            yield found if seen[*verb, *options] < 3 else pytest.param(printed, marks=pytest.mark.long, id=line)
+            yield found if seen[*verb, *options] < 2 else pytest.param(printed, marks=pytest.mark.long, id=line)
 
 
 COMMANDS: Final = list(commands())

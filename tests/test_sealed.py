@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from core.tests.forked_children import ForkedChildren
 
 import llmasos
 from llmasos.api.exporting import export
@@ -78,8 +78,8 @@ def logits(source: Path, loader: Any) -> np.ndarray:
     ("form", "loader"),
     [
         *(("folder", loader) for loader in ("onnx", "torch", "openvino", "tf")),
-        *(("gguf", loader) for loader in ("onnx", "torch")),
-        *(pytest.param("gguf", loader, marks=pytest.mark.long) for loader in ("openvino", "tf")),
+        ("gguf", "onnx"),
+        *(pytest.param("gguf", loader, marks=pytest.mark.long) for loader in ("torch", "openvino", "tf")),
     ],
 )
 def test_a_sealed_model_gives_the_same_logits(models: Models, loader: str, form: str) -> None:
@@ -262,7 +262,9 @@ def test_verify_reads_every_tensor_of_a_plain_model_at_a_path(tmp_path: Path, ll
         pytest.param(True, ("torch", "tf", "openvino"), marks=pytest.mark.long),  # whose imports take the time
     ],
 )
-def test_nothing_of_a_sealed_model_is_found_on_the_disk(models: Models, tmp_path: Path, sealed: bool, loaders: tuple[str, ...]) -> None:
+def test_nothing_of_a_sealed_model_is_found_on_the_disk(
+    models: Models, tmp_path: Path, forked_children: ForkedChildren, sealed: bool, loaders: tuple[str, ...]
+) -> None:
     """Not while it runs and not after kill -9: neither the canary, in its weights and names, nor a digest that tells which model it is, in
     home, cache, temporary files, shared memory and logs. Of the plain model both are found, so the search can find them."""
     for name in ("home", "tmp", "work"):
@@ -271,20 +273,17 @@ def test_nothing_of_a_sealed_model_is_found_on_the_disk(models: Models, tmp_path
     before = set(shared.iterdir()) if shared.is_dir() else set()
     source = models.sealed_folder if sealed else models.folder
     environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
-    with (tmp_path / "work" / "log.txt").open("w") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(source), str(tmp_path / "work" / "out") if sealed else "", *loaders],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=tmp_path / "work",
-            env=environment,
-        )
-        with child:
-            assert child.stdout is not None
-            told = child.stdout.readline().decode().strip()
-            found = _found(tmp_path, models, shared, before)
-            child.kill()
+    command = [sys.executable, "-I", "-c", _RUN, str(source), str(tmp_path / "work" / "out") if sealed else "", *loaders]
+    (given, give), (tell, telling) = os.pipe(), os.pipe()
+    with os.fdopen(given) as stdin, os.fdopen(give, "w"), os.fdopen(tell) as answer, (tmp_path / "work" / "log.txt").open("wb") as log:
+        with os.fdopen(telling, "w") as stdout:
+            child = forked_children.Popen(
+                command, stdin=stdin.fileno(), stdout=stdout.fileno(), stderr=log, cwd=str(tmp_path / "work"), env=environment
+            )
+        told = answer.readline().strip()
+        found = _found(tmp_path, models, shared, before)
+        child.kill()
+        child.wait(60)
     assert told == ("refused" if sealed else "done"), (tmp_path / "work" / "log.txt").read_text()
     found += _found(tmp_path, models, shared, before)
     assert bool(found) != sealed, found
