@@ -39,7 +39,12 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
     return found
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.long] * (each == "saved_model")) for each in TARGETS])
+#: Of the readers that have a framework load what passes their checks, which takes most of the time, one is tried on each change: what the
+#: others check has tests beside them.
+LONG = ("saved_model", "keras")
+
+
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.long] * (each in LONG)) for each in TARGETS])
 def test_a_target_reads_its_seeds_and_refuses_damage_in_one_sentence(name: str, room: Room) -> None:
     """The seeds are sound, or the rest would be refused at the first byte; most changes differ from them."""
     target = make_target(name, room)
