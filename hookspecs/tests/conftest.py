@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -78,6 +79,7 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             arguments += ["-p", "no:unraisableexception"]
         if only or without:
             arguments += ["-k", " or ".join(only) or f"not ({' or '.join(without)})"]
+        gc.freeze()  # pytest has garbage searched for twice a run, in all that the runs before it left alive, too
         code = pytest.main([*arguments, str(test)], plugins=[outcomes])
         assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED), f"pytest ended with {code!r}."
         assert outcomes.passed or outcomes.failed or outcomes.collection_errors, "No standard test ran."

@@ -66,14 +66,15 @@ os._exit(status)
 #: The command line.
 LLMASOS: Final = "from llmasos.cli import main; main()"
 
-#: Has one command of it fail, for what it imports, and imports what a loader needs and a fork may take over (ONNX Runtime has threads).
+#: Has one command of it fail, for what it imports and makes once a process, and imports what a loader needs and a fork may take over (ONNX
+#: Runtime has threads).
 WARM_LLMASOS: Final = """
 import contextlib, io
 from llmasos.cli import invoke
 
 with contextlib.redirect_stderr(io.StringIO()):
     invoke(["run", "x", "--model", "no such model", "--json"])
-for name in ("numpy", "tokenizers", "onnx"):
+for name in ("numpy", "psutil", "tokenizers", "onnx"):
     with contextlib.suppress(ImportError):
         __import__(name)
 """

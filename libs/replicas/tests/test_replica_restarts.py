@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from libs.replicas.tests.seats import ScriptedPlacement, ScriptedSeat, specs
 
+from llmasos_engine.step_meter import Listeners
 from llmasos_hookspecs import EngineFailed, PromptProgress, Request, SeatSpec
 from llmasos_replicas import restarts
+from llmasos_replicas.replica import Replica
 from llmasos_replicas.replica_set import ReplicaSet
 
 SECONDS = 120.0  # after which somebody counts as one who waits for ever
@@ -127,3 +129,21 @@ def test_rests_grow_until_the_replica_answers(monkeypatch: pytest.MonkeyPatch) -
     assert each.rest(0) == 2.0
     assert each.died(0)
     assert [each.died(1) for _ in range(4)] == [True, True, True, False]
+
+
+class HastySeat(ScriptedSeat):
+    """Says something, which is no message, before the placement has given it away."""
+
+    def __init__(self, receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
+        super().__init__(receive, end)
+        receive(b"no message")
+
+
+def test_a_seat_that_is_misunderstood_before_it_is_given_away_is_ended() -> None:
+    """A placement that speaks on a thread of its own may be quicker than who started the seat."""
+    placement = ScriptedPlacement(lambda _, receive, end: HastySeat(receive, end))
+    heard: list[str] = []
+    replica = Replica(0, specs(1)[0], placement, "placement", lambda _, verb, __: heard.append(verb), Listeners())
+    assert placement.seats[0].ended
+    assert heard == ["died"]
+    assert "said what is no answer" in replica.end

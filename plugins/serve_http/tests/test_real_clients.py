@@ -12,7 +12,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import ollama
 import openai
 import pytest
@@ -101,6 +100,8 @@ def test_openai_that_leaves_a_stream_ends_its_request(openai_client: openai.Open
 
 
 def test_anthropic_asks_and_streams(server: HttpServer) -> None:
+    import anthropic  # seconds, in each process that collects the tests
+
     asked: Any = {"model": "default", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     with anthropic.Anthropic(base_url=server.endpoints[0].url, api_key=KEY, max_retries=0) as client:
         whole = client.messages.create(**asked)

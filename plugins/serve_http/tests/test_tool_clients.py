@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import ollama
 import openai
 import pytest
@@ -85,6 +84,8 @@ def test_openai_has_responses(calling: HttpServer, openai_client: openai.OpenAI,
 
 
 def test_anthropic_uses_tools_and_gives_back_results(calling: HttpServer, runtime: ScriptedRuntime) -> None:
+    import anthropic  # seconds, in each process that collects the tests
+
     asked: Any = {"model": "default", "max_tokens": 99, "messages": ASKED, "tools": ANTHROPIC}
     with anthropic.Anthropic(base_url=calling.endpoints[0].url, api_key=KEY, max_retries=0) as client:
         whole = client.messages.create(**asked)

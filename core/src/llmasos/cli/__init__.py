@@ -23,7 +23,7 @@ def invoke(arguments: list[str] | None = None) -> int:
 
     from typer.exceptions import Abort, TyperException
 
-    from llmasos.cli.app import app
+    from llmasos.cli.app import command
     from llmasos.cli.console import print_error, print_note
     from llmasos.cli.foreign_options import in_our_words
     from llmasos.cli.installed import INTERRUPTED
@@ -38,7 +38,7 @@ def invoke(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number, and no traceback
     # A reader of the pipe that goes away (head, say) ends the command without a word and with 1; typer sees to it.
     try:
-        result = app(arguments, prog_name="llmasos", standalone_mode=False)
+        result = command().main(arguments, prog_name="llmasos", standalone_mode=False)
     except TyperException as error:
         in_our_words(error)
         show_usage = getattr(error, "show", None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+from typing import Annotated, Any
 
 import typer
 
@@ -42,3 +43,10 @@ app.command("accelerate")(accelerate.accelerate)
 app.add_typer(models.app, name="models")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")
+
+
+@functools.cache
+def command() -> Any:
+    """The command that ``app`` describes, made once a process: typer reads the options of all verbs for it, which takes longer than most
+    commands that load no model."""
+    return typer.main.get_command(app)

@@ -107,12 +107,20 @@ class Replica:
         self._broken = False
         self._ending = threading.Lock()
         self._called_by: int | None = None
+        # What it says may come before ``start`` returns the seat, on a thread that is quicker than this one.
+        self._seating = threading.Lock()
+        self._seat: Seat | None = None
+        self._killed = False
         with crossing(label, "start"):
-            self._seat: Final[Seat] = placement.start(spec.seat, self._received, self._ended)
+            seat = placement.start(spec.seat, self._received, self._ended)
+        with self._seating:
+            self._seat = seat
+        if self._killed:
+            self.kill(self._why)
         listened = [event for event, listener in attrs.asdict(listeners, recurse=False).items() if listener is not None]
         elsewhere = None if spec.elsewhere is None else spec.elsewhere.to_mapping()
         self.send("open", spec.config.to_mapping(), listened, elsewhere, spec.digest)
-        threading.Thread(target=self._deliver, name=f"llmasos-to-replica-{number}", daemon=True).start()
+        threading.Thread(target=self._deliver, args=(seat,), name=f"llmasos-to-replica-{number}", daemon=True).start()
 
     @property
     def outstanding(self) -> int:
@@ -129,7 +137,7 @@ class Replica:
         """Where it runs, for people."""
         try:
             with crossing(self._label, "where"):
-                return str(self._seat.where)
+                return "starting" if self._seat is None else str(self._seat.where)
         except LLMasOSError as error:
             return f"unknown ({error})"
 
@@ -145,8 +153,11 @@ class Replica:
     def kill(self, why: str) -> None:
         """End the seat; the placement reports the end. ``why`` is for messages."""
         self._why = self._why or why
-        with crossing(self._label, "kill"):
-            self._seat.kill()
+        with self._seating:
+            self._killed, seat = True, self._seat
+        if seat is not None:  # one that has just been started is ended by who started it
+            with crossing(self._label, "kill"):
+                seat.kill()
 
     def terminate(self) -> None:
         """Tell the seat to end, without waiting."""
@@ -195,11 +206,11 @@ class Replica:
         finally:
             self._called_by = None
 
-    def _deliver(self) -> None:
+    def _deliver(self, seat: Seat) -> None:
         while (data := self._outbox.get()) is not None:
             try:
                 with crossing(self._label, "send"):
-                    if not self._seat.send(numbered(self._sent, data)):
+                    if not seat.send(numbered(self._sent, data)):
                         return  # it has ended, which the placement reports
                 self._sent += 1
             except LLMasOSError as error:
