@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -277,17 +278,20 @@ class ScriptedTaskModel:
         """A random walk through all that the constraint allows, until it is complete or ``limit`` bytes are written."""
         import llguidance
 
-        vocabulary = llguidance.LLTokenizer("byte")
+        vocabulary = _byte_vocabulary()
+        end: int = vocabulary.eos_token
         matcher = llguidance.LLMatcher(vocabulary, _grammar(kind, value))
         written = bytearray()
         while len(written) <= limit and not matcher.is_stopped():
-            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-            allowed = np.flatnonzero(mask[: vocabulary.vocab_size])
-            if matcher.is_error() or not len(allowed):
+            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little", count=vocabulary.vocab_size)
+            allowed: list[int] = mask.nonzero()[0].tolist()
+            if matcher.is_error() or not allowed:
                 raise RequestError(f"The constraint cannot be satisfied: {matcher.get_error()}")
-            if vocabulary.eos_token in allowed and (len(allowed) == 1 or self._random.random() < 0.3):
-                break
-            token = int(self._random.choice([t for t in allowed.tolist() if t != vocabulary.eos_token]))
+            if mask[end]:
+                if len(allowed) == 1 or self._random.random() < 0.3:
+                    break
+                allowed.remove(end)
+            token = self._random.choice(allowed)
             matcher.consume_token(token)
             written.append(token)
         return bytes(written)
@@ -307,6 +311,22 @@ def _check_limit(limit: Any) -> None:
         raise RequestError(f"max_new_tokens is {limit!r}, and it must be a whole number of at least 1.")
 
 
+@functools.cache
+def _byte_vocabulary() -> Any:
+    import llguidance
+
+    return llguidance.LLTokenizer("byte")
+
+
+@functools.lru_cache(maxsize=256)
+def _problem_of(grammar: str) -> str:
+    """What is wrong with a grammar, or nothing; a task asks for the same few forms again and again."""
+    from llguidance import LLMatcher
+
+    problem: str = LLMatcher.validate_grammar(grammar)
+    return problem
+
+
 def _grammar(kind: str, value: Any) -> str:
     from llguidance import LLMatcher
 
@@ -318,7 +338,7 @@ def _grammar(kind: str, value: Any) -> str:
         grammar = LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in value))
     else:
         grammar = LLMatcher.grammar_from_lark(value)
-    problem = LLMatcher.validate_grammar(grammar)
+    problem = _problem_of(str(grammar))
     if problem:
         raise RequestError(f"The {kind} cannot be used as a constraint: {problem}")
     return str(grammar)
