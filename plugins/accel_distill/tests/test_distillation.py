@@ -153,12 +153,15 @@ llmasos_accelerate(student, root / "out", Options(**options), Context(root=root,
 """
 
 
-@pytest.mark.parametrize("case", ["qwen2", pytest.param("llama", marks=pytest.mark.long)])
-def test_killed_and_started_again_ends_with_the_same_bits(tmp_path: Path, case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [("qwen2", "float32"), *(pytest.param(*each, marks=pytest.mark.long) for each in (("qwen2", "bfloat16"), ("llama", "float32")))],
+)
+def test_killed_and_started_again_ends_with_the_same_bits(tmp_path: Path, case: str, precision: str) -> None:
     """SIGKILL in the middle, of the llama twice: no output appears, and the last start ends as an unbroken run does."""
     teacher, student = teacher_and_student(case)
     teacher, student = teacher.write(tmp_path / "teacher"), student.write(tmp_path / "student")
-    options = {**QUICK, "batch": 2, "precision": "bfloat16" if case == "qwen2" else "float32"}
+    options = {**QUICK, "batch": 2, "precision": precision}
     for step in (17, 26) if case == "llama" else (15,):
         ended = subprocess.run(
             [sys.executable, "-c", KILLED, str(tmp_path), str(step), repr(options)],

@@ -119,8 +119,8 @@ class _Forking:
         self.out.close()
 
 
-#: One for the functions of plugins, as tests of one plugin follow one another and a framework takes memory; and, under True, one for those of
-#: this module, which imports no plugin.
+#: One for the functions of plugins, as tests of one plugin follow one another, and a framework takes memory; and, under True, one for those
+#: of this module, which has imported no plugin.
 _forking: Final[dict[bool, _Forking]] = {}
 _one_call = threading.Lock()
 
