@@ -276,14 +276,11 @@ class ScriptedTaskModel:
 
     def _constrained(self, kind: str, value: Any, limit: int) -> bytes:
         """A random walk through all that the constraint allows, until it is complete or ``limit`` bytes are written."""
-        import llguidance
-
-        vocabulary = _byte_vocabulary()
-        end: int = vocabulary.eos_token
-        matcher = llguidance.LLMatcher(vocabulary, _grammar(kind, value))
+        matcher = _matcher(kind, json.dumps(value)).deep_copy()
+        vocab_size, end = _bytes().vocab_size, _bytes().eos_token
         written = bytearray()
         while len(written) <= limit and not matcher.is_stopped():
-            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little", count=vocabulary.vocab_size)
+            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little", count=vocab_size)
             allowed: list[int] = mask.nonzero()[0].tolist()
             if matcher.is_error() or not allowed:
                 raise RequestError(f"The constraint cannot be satisfied: {matcher.get_error()}")
@@ -312,19 +309,20 @@ def _check_limit(limit: Any) -> None:
 
 
 @functools.cache
-def _byte_vocabulary() -> Any:
+def _bytes() -> Any:
+    """The vocabulary: each byte, and an end."""
     import llguidance
 
     return llguidance.LLTokenizer("byte")
 
 
-@functools.lru_cache(maxsize=256)
-def _problem_of(grammar: str) -> str:
-    """What is wrong with a grammar, or nothing; a task asks for the same few forms again and again."""
-    from llguidance import LLMatcher
+@functools.lru_cache(maxsize=64)
+def _matcher(kind: str, value: str) -> Any:
+    """At the beginning of what the constraint, in JSON, allows. Copies of it share what any of them found out about the grammar, which
+    takes most of the time of the first walk through it."""
+    import llguidance
 
-    problem: str = LLMatcher.validate_grammar(grammar)
-    return problem
+    return llguidance.LLMatcher(_bytes(), _grammar(kind, json.loads(value)))
 
 
 def _grammar(kind: str, value: Any) -> str:
@@ -338,7 +336,7 @@ def _grammar(kind: str, value: Any) -> str:
         grammar = LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in value))
     else:
         grammar = LLMatcher.grammar_from_lark(value)
-    problem = _problem_of(str(grammar))
+    problem = LLMatcher.validate_grammar(grammar)
     if problem:
         raise RequestError(f"The {kind} cannot be used as a constraint: {problem}")
     return str(grammar)
