@@ -58,7 +58,8 @@ class SimulatedSequence:
         prefill = len(request.tokens) - computed
         remaining = (prefill if prefill > 0 else 0) + request.max_new_tokens - generated
         values = (request, self.state, computed, remaining, generated, self.cached, self.preemptions, self.waited)
-        return _new_tuple(SimulatedView, values)
+        found: SimulatedView = _new_tuple(SimulatedView, values)
+        return found
 
     @property
     def to_prefill(self) -> int:
