@@ -86,6 +86,9 @@ with contextlib.suppress(ImportError):
 class ForkedChild:
     """The part of ``subprocess.Popen`` that is needed of these children."""
 
+    stdin: IO[str] | None = None
+    stdout: IO[str] | None = None
+
     def __init__(self, command: Sequence[str], told: int) -> None:
         self.args: Final = command
         self._told: Final = os.fdopen(told, "rb", buffering=0)
@@ -104,6 +107,22 @@ class ForkedChild:
             self.returncode = int(self._told.readline())
             self._told.close()
         return self.returncode
+
+    def communicate(self, given: str = "", timeout: float | None = None) -> tuple[str, None]:
+        """Its standard output to the end, where it has one, once it got the rest of its standard input; and it has ended."""
+        said = ""
+        with contextlib.suppress(BrokenPipeError), contextlib.ExitStack() as streams:
+            for stream in (self.stdin, self.stdout):
+                if stream is not None:
+                    streams.enter_context(stream)
+            if self.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    self.stdin.write(given)
+                    self.stdin.close()
+            if self.stdout is not None:
+                said = self.stdout.read()
+        self.wait(timeout)
+        return said, None
 
 
 class ForkedChildren:
@@ -177,6 +196,18 @@ class ForkedChildren:
             os.close(told)
             os.close(nowhere)
         return ForkedChild(command, mine)
+
+    def python(self, code: str, *arguments: str | Path) -> ForkedChild:
+        """A child that runs ``code``, with pipes for texts to its standard input and from its standard output."""
+        (stdin, given), (said, stdout) = os.pipe(), os.pipe()
+        try:
+            child = self.Popen([*self._head, "-c", code, *map(str, arguments)], stdin=stdin, stdout=stdout)
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+        assert isinstance(child, ForkedChild)
+        child.stdin, child.stdout = os.fdopen(given, "w"), os.fdopen(said)
+        return child
 
     def _start(self) -> subprocess.Popen[bytes]:
         python, *flags = self._head

@@ -85,13 +85,18 @@ RESCAN: Final = "from llmasos.system.discovery import registry; registry().resca
 #: pytest, as its command runs it.
 PYTEST: Final = RESCAN + "import sys, pytest; sys.exit(pytest.main())"
 
-#: With the table of characters of which hypothesis makes texts: seconds in a folder that is new to it.
-WARM_PYTEST: Final = """
+#: With the tables of characters of which hypothesis makes texts: it keeps them in a folder, and takes seconds in one that is new to it, so
+#: that they are read from the checkout's.
+WARM_PYTEST: Final = f"""
 import contextlib, io
 import hypothesis.strategies, pytest
-from hypothesis.internal.charmap import charmap
+from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.internal.charmap import charmap, intervals_from_codec
 
+set_hypothesis_home_dir({str(Path(__file__).parents[3] / ".hypothesis")!r})
 charmap()
+intervals_from_codec("utf-8")
+set_hypothesis_home_dir(None)
 with contextlib.redirect_stdout(io.StringIO()):
     pytest.main(["--version"])
 """

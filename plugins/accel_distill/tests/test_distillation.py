@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -153,7 +154,43 @@ llmasos_accelerate(student, root / "out", Options(**options), Context(root=root,
 """
 
 
-@pytest.mark.parametrize("case", ["qwen2", pytest.param("llama", marks=pytest.mark.long)])
+class Interrupted(SandboxContext):
+    """The user strikes Ctrl-C at a step."""
+
+    @contextmanager
+    def progress(self, label: str, total: float | None = None, unit: str = "") -> Iterator[Any]:
+        steps = itertools.count(1)
+
+        class Display:
+            def advance(self, amount: float = 1) -> None:
+                if next(steps) == 15:
+                    raise KeyboardInterrupt
+
+        yield Display()
+
+
+def check_that_it_goes_on(teacher: TinyCheckpoint, student: TinyCheckpoint, root: Path, options: Mapping[str, Any]) -> None:
+    """After it was cut off: no output appeared, and another start ends with the same bits as an unbroken run."""
+    assert not (root / "out").exists()
+    assert list((root / "cache" / "runs").glob("*/step-*"))
+    again, result = run(teacher, student, root, **options)
+    assert not list((root / "cache" / "runs").glob("*"))
+    fresh = root / "fresh"
+    fresh.mkdir()
+    unbroken, expected = run(teacher, student, fresh, **options)
+    assert result.report == expected.report
+    assert all((again.tensor(name) == unbroken.tensor(name)).all() for name in student.names())
+
+
+def test_interrupted_and_started_again_ends_with_the_same_bits(tmp_path: Path) -> None:
+    teacher, student = teacher_and_student("qwen2")
+    with pytest.raises(KeyboardInterrupt):
+        llmasos_accelerate(student, tmp_path / "out", Options(**QUICK), Interrupted(root=tmp_path, base=teacher))
+    check_that_it_goes_on(teacher, student, tmp_path, QUICK)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", ["qwen2", "llama"])
 def test_killed_and_started_again_ends_with_the_same_bits(tmp_path: Path, case: str) -> None:
     """SIGKILL in the middle, of the llama twice: no output appears, and the last start ends as an unbroken run does."""
     teacher, student = teacher_and_student(case)
@@ -169,14 +206,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(tmp_path: Path, case: 
         )
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         assert not (tmp_path / "out").exists()
-        assert list((tmp_path / "cache" / "runs").glob("*/step-*"))
-    again, result = run(teacher, student, tmp_path, **options)
-    assert not list((tmp_path / "cache" / "runs").glob("*"))
-    fresh = tmp_path / "fresh"
-    fresh.mkdir()
-    unbroken, expected = run(teacher, student, fresh, **options)
-    assert result.report == expected.report
-    assert all((again.tensor(name) == unbroken.tensor(name)).all() for name in student.names())
+    check_that_it_goes_on(teacher, student, tmp_path, options)
 
 
 def test_a_torn_save_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,10 +114,10 @@ def test_the_steps_are_those_of_adam_with_clipped_gradients(tmp_path: Path, hidd
     assert (training.progress.best, training.progress.best_step) == (training.progress.held_out[-1][1], 5)
 
 
-@pytest.mark.parametrize("interrupted", [1, 2, 3])
-def test_a_run_goes_on_from_its_last_save(tmp_path: Path, interrupted: int) -> None:
+@pytest.mark.parametrize(("interrupted", "precision"), [(1, "float32"), (2, "bfloat16"), (3, "float32")])
+def test_a_run_goes_on_from_its_last_save(tmp_path: Path, interrupted: int, precision: Any) -> None:
     """Where it was interrupted before there was one, from the beginning; and ends as one that was not interrupted."""
-    options = Options(steps=4, warmup=1, learning_rate=1e-3, evaluate_every=1, checkpoint_every=2)
+    options = Options(steps=4, warmup=1, learning_rate=1e-3, evaluate_every=1, checkpoint_every=2, precision=precision)
     whole, expected = trained(tmp_path / "whole", options, hidden=0.1)
     whole.run(lambda _: None)
     done: list[float] = []

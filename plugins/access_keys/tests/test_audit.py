@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
 from llmasos_access_keys.access import KeysAccess
 from llmasos_access_keys.audit import AuditLog
@@ -194,10 +193,10 @@ while True:
 """
 
 
-def test_the_chain_verifies_after_writers_were_killed(store: Store) -> None:
+def test_the_chain_verifies_after_writers_were_killed(store: Store, forked_children: ForkedChildren) -> None:
     """At any point of their writing; every event that was recorded before is there."""
     for _ in range(3):
-        writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(store.folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        writers = [forked_children.python(WRITER, store.folder) for _ in range(2)]
         seen = 0
         for writer in writers:
             assert writer.stdout is not None

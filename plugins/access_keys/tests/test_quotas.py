@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from core.tests.forked_children import ForkedChild, ForkedChildren
 
 from llmasos_access_keys.access import KeysAccess
 from llmasos_access_keys.keys import KeyLimits
@@ -141,39 +139,36 @@ sys.stdin.readline()
 """
 
 
-def worker(folder: Path, secret: str, each: int, mode: str) -> subprocess.Popen[str]:
+def worker(children: ForkedChildren, folder: Path, secret: str, each: int, mode: str) -> ForkedChild:
     """A process that is ready to reserve until it is refused, once it gets a line."""
-    command = [sys.executable, "-c", WORKER, str(folder), str(each), mode, str(NOON)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    process.stdin.write(f"{secret}\n")
-    process.stdin.flush()
+    process = children.python(WORKER, folder, str(each), mode, str(NOON))
+    tell(process, secret)
     return process
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def said(process: ForkedChild) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def tell(process: subprocess.Popen[str]) -> None:
+def tell(process: ForkedChild, text: str = "") -> None:
     assert process.stdin is not None
-    process.stdin.write("\n")
+    process.stdin.write(f"{text}\n")
     process.stdin.flush()
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: ForkedChild) -> None:
     process.kill()
     process.communicate()
 
 
 @pytest.mark.parametrize("mode", ["hold", "settle"])
-def test_four_racing_processes_never_pass_a_quota_by_a_token(tmp_path: Path, mode: str) -> None:
+def test_four_racing_processes_never_pass_a_quota_by_a_token(tmp_path: Path, forked_children: ForkedChildren, mode: str) -> None:
     """What all of them hold, or have used, is all that fits, and no token more."""
     quota, each = 500, 7
     store = open_store(tmp_path / "access")
     key, secret = store.keys.create("k", tenant="t", limits=KeyLimits(tokens_per_month=quota), now=NOON)
-    workers = [worker(store.folder, secret, each, mode) for _ in range(4)]
+    workers = [worker(forked_children, store.folder, secret, each, mode) for _ in range(4)]
     try:
         assert [said(process) for process in workers] == ["ready"] * 4
         for process in workers:
@@ -191,20 +186,20 @@ def test_four_racing_processes_never_pass_a_quota_by_a_token(tmp_path: Path, mod
             end(process)
 
 
-def test_what_a_killed_process_reserved_is_free_when_the_folder_is_opened_again(tmp_path: Path) -> None:
+def test_what_a_killed_process_reserved_is_free_when_the_folder_is_opened_again(tmp_path: Path, forked_children: ForkedChildren) -> None:
     """Also while others run, whose reservations stay; and the database is whole."""
     store = open_store(tmp_path / "access")
     _, secret = store.keys.create("k", tenant="t", limits=KeyLimits(tokens_per_day=100), now=NOON)
     alive = KeysAccess(store, bound=BOUND, clock=Clock(NOON))
     principal = alive.authenticate(Credentials(scheme="bearer", secret=secret))
     alive.reserve(principal, 30)
-    process = worker(store.folder, secret, 10, "hold")
+    process = worker(forked_children, store.folder, secret, 10, "hold")
     try:
         assert said(process) == "ready"
         tell(process)
         assert said(process) == "7"
         assert refusal(alive, principal, 10).retry_after == 5.0
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     finally:
         end(process)
@@ -218,12 +213,12 @@ def test_what_a_killed_process_reserved_is_free_when_the_folder_is_opened_again(
         assert connection.execute("SELECT count(*) FROM processes").fetchone()[0] == 2
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_exact_sums(tmp_path: Path) -> None:
+def test_a_kill_in_the_middle_of_writing_leaves_exact_sums(tmp_path: Path, forked_children: ForkedChildren) -> None:
     """A process that reserves and settles without pause is killed; afterwards nothing is reserved, and what it said it used is counted."""
     store = open_store(tmp_path / "access")
     key, secret = store.keys.create("k", tenant="t", now=NOON)
     for _ in range(3):
-        process = worker(store.folder, secret, 5, "settle")
+        process = worker(forked_children, store.folder, secret, 5, "settle")
         try:
             assert said(process) == "ready"
             before = counted(store.folder, key.id)[0]

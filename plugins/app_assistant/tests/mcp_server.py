@@ -4,6 +4,9 @@ import os
 import sys
 from typing import Annotated
 
+if __name__ == "__main__" and "--broken" in sys.argv:
+    sys.exit("no fruit today")
+
 import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -48,7 +51,4 @@ def secret() -> str:
 
 
 if __name__ == "__main__":
-    if "--broken" in sys.argv:
-        print("no fruit today", file=sys.stderr)
-        sys.exit(1)
     server.run("stdio")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
-import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
 from llmasos_app_assistant import Assistant, Bounds, Rule, tool
 from llmasos_app_assistant.memory.journal import KeptJournal
@@ -52,11 +51,14 @@ PROGRAM = """
     ("once", "1 2 3 ", ["paid 1", "Error: the assistant was interrupted during this call.", "paid 3"]),
     ("repeatable", "1 1 2 3 ", ["paid 1", "paid 2", "paid 3"]),
 ])  # fmt: skip
-def test_a_turn_goes_on_after_a_kill_in_the_middle_of_a_call(tmp_path: Path, kind: str, paid: str, told: list[str]) -> None:
+def test_a_turn_goes_on_after_a_kill_in_the_middle_of_a_call(
+    tmp_path: Path, forked_children: ForkedChildren, kind: str, paid: str, told: list[str]
+) -> None:
     """A call that was in progress is not run again, unless its tool is declared safe to repeat; those that had not begun are run; and the
     conversation is kept once."""
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path), kind], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = forked_children.python(textwrap.dedent(PROGRAM), tmp_path, kind)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
 
     @tool(repeatable=kind == "repeatable")
     def pay(euros: int) -> str:

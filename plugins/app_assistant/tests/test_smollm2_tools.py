@@ -53,6 +53,7 @@ def test_situation(pipeline: llmasos.Pipeline, name: str) -> None:
     assert answer.text
 
 
+@pytest.mark.long
 def test_the_server_runs_the_tools_of_a_response(pipeline: llmasos.Pipeline) -> None:
     """A client asks for no tool of its own, and is told of the call."""
     with (

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Mapping
@@ -16,6 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
+from core.tests.forked_children import ForkedChildren
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_command_batch.run import run_batch
@@ -200,7 +198,7 @@ def test_a_file_that_is_no_result_of_a_batch_is_left_alone(tmp_path: Path) -> No
     assert path.read_text() == '{"note": "mine"}\n{"note": "too"}\n'
 
 
-def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
+def test_two_processes_cannot_write_one_file(tmp_path: Path, forked_children: ForkedChildren) -> None:
     with ResultFile(tmp_path / "out.jsonl"):
         code = f"""
             from pathlib import Path
@@ -211,58 +209,55 @@ def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
             except RequestError as error:
                 print(error)
         """
-        found = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert "being written by another process" in found.stdout
+        said, _ = forked_children.python(textwrap.dedent(code)).communicate()
+    assert "being written by another process" in said
 
 
-def test_a_batch_that_is_killed_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    """Killed three times in the middle and started again, every row was answered, and none that was on disk a second time."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-            import sys
-            from pathlib import Path
-            import attrs
-            from llmasos.cli.command_context import OpenedTask
-            from llmasos_command_batch.run import run_batch
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    import attrs
+    from llmasos.cli.command_context import OpenedTask
+    from llmasos_command_batch.run import run_batch
 
-            @attrs.frozen
-            class Inputs:
-                text: str
+    @attrs.frozen
+    class Inputs:
+        text: str
 
-            @attrs.frozen
-            class Output:
-                text: str
+    @attrs.frozen
+    class Output:
+        text: str
 
-            class Slow:
-                inputs, output = Inputs, Output
-                def run(self, model, inputs):
-                    import hashlib
-                    return Output(hashlib.pbkdf2_hmac("sha256", inputs.text.encode(), b"salt", 20_000).hex())
+    class Slow:
+        inputs, output = Inputs, Output
+        def run(self, model, inputs):
+            import hashlib
+            return Output(hashlib.pbkdf2_hmac("sha256", inputs.text.encode(), b"salt", 5_000).hex())
 
-            folder = Path(sys.argv[1])
-            def show(progress):
-                print(progress.done, progress.skipped, flush=True)
-            print("begin", flush=True)
-            rows = [{"text": str(n)} for n in range(200)]
-            run_batch(OpenedTask("slow", Slow()), None, rows, folder / "out.jsonl", workers=4, progress=show)
-        """)
-    )
+    folder, stop = Path(sys.argv[1]), int(sys.argv[2])
+    told = []
+    def show(progress):
+        told.append(progress)
+        if len(told) == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+    rows = [{"text": str(n)} for n in range(200)]
+    run_batch(OpenedTask("slow", Slow()), None, rows, folder / "out.jsonl", workers=4, progress=show)
+    print(told[-1].done, told[-1].skipped)
+"""
+
+
+def test_a_batch_that_is_killed_loses_and_repeats_nothing(tmp_path: Path, forked_children: ForkedChildren) -> None:
+    """Killed three times in the middle, with three rows in progress, and started again, every row was answered, and none that was on disk a
+    second time."""
     path = tmp_path / "out.jsonl"
-    for stop_after in (3, 20, 8):
+    for stop in (3, 20, 8):
         before = path.read_bytes() if path.exists() else b""
-        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for count, _ in enumerate(process.stdout):
-            if count == stop_after:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        process.wait()
-        process.stdout.close()
+        process = forked_children.python(textwrap.dedent(KILLED), tmp_path, str(stop))
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
         assert path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     kept = path.read_bytes().count(b"\n")
     assert 0 < kept < 200
-    last = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=True)
-    done, skipped = map(int, last.stdout.split("\n")[-2].split())
-    assert (done, skipped) == (200 - kept, kept)
+    last = forked_children.python(textwrap.dedent(KILLED), tmp_path, "0")
+    assert list(map(int, last.communicate()[0].split())) == [200 - kept, kept]
     assert [line["index"] for line in lines(path)] == list(range(200))

@@ -10,8 +10,8 @@ import pytest
 
 @pytest.fixture
 def package(cli) -> Path:
-    """A scheduler's package, as ``plugins new`` writes it."""
-    done = cli("plugins", "new", "scheduler", "my-sched", "--json")
+    """An observer's package, as ``plugins new`` writes it: its kit is among the quickest."""
+    done = cli("plugins", "new", "observer", "my-ear", "--json")
     assert done.returncode == 0, done.stderr
     return Path(json.loads(done.stdout)["path"])
 
@@ -40,13 +40,13 @@ def test_a_sound_plugin_passes_the_check(cli, package):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["counts"]["failed"] == 0
-    assert {each["subject"] for each in found["tests"]} == {'scheduler "my-sched"', "its own tests"}
+    assert {each["subject"] for each in found["tests"]} == {'observer "my-ear"', "its own tests"}
     assert "test_import_is_light" in {each["test"] for each in found["tests"]}
 
 
 def test_a_broken_plugin_fails_the_check_and_says_why(cli, package):
     """A framework that is imported at the top is named, with the test that found it."""
-    module = package / "src" / "my_sched" / "__init__.py"
+    module = package / "src" / "my_ear" / "__init__.py"
     module.write_text(module.read_text() + "\nimport tokenizers\n")
     done = cli("plugins", "check", package)
     assert done.returncode == 1
@@ -55,7 +55,7 @@ def test_a_broken_plugin_fails_the_check_and_says_why(cli, package):
 
 
 def test_an_installed_plugin_is_checked_by_name(cli):
-    """``plugins check fifo`` runs the scheduler kit on it."""
-    done = cli("plugins", "check", "fifo", "--json")
+    """``plugins check summarize`` runs the kit of tasks on it."""
+    done = cli("plugins", "check", "summarize", "--json")
     assert json.loads(done.stdout)["counts"]["failed"] == 0, done.stdout
     assert json.loads(done.stdout)["counts"]["passed"] > 10

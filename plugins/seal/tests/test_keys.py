@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -187,7 +186,7 @@ def test_a_full_rekeying_encrypts_all_anew(sealed: Path, keys, make_keys, contex
     assert "--sign signs what is encrypted anew" in run_command(rekey(context), str(sealed), "--sign", "x").error
 
 
-def test_a_rekeying_that_is_killed_leaves_a_model_that_opens(sealed: Path, keys, tmp_path: Path) -> None:
+def test_a_rekeying_that_is_killed_leaves_a_model_that_opens(sealed: Path, keys, tmp_path: Path, forked_children) -> None:
     """Files are complete before the header names them."""
     code = (
         "import os, signal, sys\n"
@@ -199,7 +198,8 @@ def test_a_rekeying_that_is_killed_leaves_a_model_that_opens(sealed: Path, keys,
         "writing.seal({'a': Path(sys.argv[2])}, Path(sys.argv[1]), Recipients.of([sys.argv[3]]), None)\n"
     )
     (tmp_path / "a").write_bytes(b"a" * 100)
-    ended = subprocess.run([sys.executable, "-c", code, str(sealed), str(tmp_path / "a"), keys.public], check=False)
+    ended = forked_children.python(code, sealed, tmp_path / "a", keys.public)
+    ended.communicate()
     assert ended.returncode == -9
     SealedFiles(sealed, keys.identity).verify()
 

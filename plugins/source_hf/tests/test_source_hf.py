@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -280,7 +278,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(hub, monkeypatch):
 CODE = "import sys; sys.stdin.readline(); from llmasos.system.sources import resolve; print(resolve('hf:org/model').path)"
 
 
-def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, store):
+def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, store, forked_children):
     hub.files = {"w.gguf": random.Random(3).randbytes(8 << 20)}
     chance = random.Random(4)
 
@@ -288,7 +286,7 @@ def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, 
         return sum(path.stat().st_size for path in (store.root / "staging").rglob("*") if path.is_file())
 
     for turn in range(5 if settings.default.max_examples < 500 else 10):
-        process = subprocess.Popen([sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        process = forked_children.python(CODE)
         before, size = arrived(), chance.randrange(1, 700_000)
 
         def kill(pid: int = process.pid, more: int = before if turn % 2 and size > 200_000 else -1) -> None:
@@ -298,7 +296,7 @@ def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, 
             os.kill(pid, signal.SIGKILL)
 
         hub.cuts = [(size, kill)]
-        process.communicate(b"go\n", timeout=120)
+        process.communicate("go\n", timeout=120)
         assert process.returncode == -signal.SIGKILL
         assert store.find("hf:org/model") is None
     assert resolve("hf:org/model").path.read_bytes() == hub.files["w.gguf"]
@@ -321,8 +319,8 @@ def test_a_branch_that_moved_between_two_tries_leaves_nothing_of_the_old_one(hub
     assert store.models()[0].source == f"hf:org/model@{OTHER}"
 
 
-def test_two_processes_at_once_end_with_one_good_copy_and_one_download(hub, store):
-    running = [subprocess.Popen([sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+def test_two_processes_at_once_end_with_one_good_copy_and_one_download(hub, store, forked_children):
+    running = [forked_children.python(CODE) for _ in range(2)]
     for process in running:
         process.stdin.write("go\n")
         process.stdin.flush()

@@ -1,9 +1,9 @@
-"""A home and a working folder of its own for each test, the store in that home, and pip as forks of a process that has imported it."""
+"""A home and a working folder of its own for each test, with what the sources say of themselves; pip as forks of one that is imported."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +32,8 @@ def pip_in_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def home(own_home: Path) -> Path:
-    return own_home
+def home(own_home: Path, new_home: Callable[[Path], Path]) -> Path:
+    return new_home(own_home)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import zipfile
@@ -198,10 +197,10 @@ def test_a_full_disk_is_one_sentence(index, store, monkeypatch):
     assert not store.unfinished()
 
 
-def test_two_processes_at_once_end_with_one_good_copy(index, store):
+def test_two_processes_at_once_end_with_one_good_copy(index, store, forked_children):
     wheel(index, {"tiny_model/w.gguf": random.Random(0).randbytes(1 << 20)})
     code = "from llmasos.system.sources import resolve; print(resolve('pypi:tiny-model==1.0').path)"
-    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [forked_children.python(code) for _ in range(2)]
     answers = {process.communicate(timeout=120)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0]
     assert len(answers) == 1
@@ -253,7 +252,7 @@ def serving(path: Path, kill_after: list[int | None], pids: list[int]) -> Iterat
         server.server_close()
 
 
-def test_killed_at_random_moments_of_the_download_the_next_run_works(index, store, tmp_path, monkeypatch):
+def test_killed_at_random_moments_of_the_download_the_next_run_works(index, store, tmp_path, monkeypatch, forked_children):
     content = random.Random(1).randbytes(1 << 20)
     path = wheel(tmp_path / "served", {"tiny_model/w.gguf": content})
     kills = 10 if settings.default.max_examples >= 500 else 4
@@ -267,9 +266,9 @@ def test_killed_at_random_moments_of_the_download_the_next_run_works(index, stor
     with serving(path, moments, pids) as url:
         monkeypatch.setenv("PIP_INDEX_URL", url)
         for _ in range(kills):
-            process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+            process = forked_children.python(code)
             pids.append(process.pid)
-            process.communicate(b"go\n", timeout=120)
+            process.communicate("go\n", timeout=120)
             assert process.returncode == -signal.SIGKILL
             assert store.find("pypi:tiny-model==1.0") is None
         found = resolve("pypi:tiny-model==1.0")

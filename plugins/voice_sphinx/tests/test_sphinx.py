@@ -31,14 +31,16 @@ class TestConformance(TranscriberConformance):
     def speech(cls, say: Callable[[str], Any]) -> tuple[Any, str]:
         return say("Open the front door."), "Open the front door."
 
-    def test_ten_of_ten_commands_are_heard(self, transcriber: Sphinx, say: Callable[[str], Any]) -> None:
+    @pytest.mark.parametrize("count", [3, pytest.param(10, marks=pytest.mark.long)])
+    def test_ten_of_ten_commands_are_heard(self, transcriber: Sphinx, say: Callable[[str], Any], count: int) -> None:
         """Each as it stands in the list, whatever was heard before it; one decoder serves them all."""
         heard = {}
-        for command in COMMANDS:
+        for command in COMMANDS[:count]:
             recording = transcriber.open()
             recording.push(say(command.capitalize() + "."))
             heard[command] = [segment.text for segment in recording.finish()]
-        assert heard == {command: [command] for command in COMMANDS}
+        assert heard == {command: [command] for command in COMMANDS[:count]}
+        assert len(heard) == count
         assert len(transcriber._free) <= 2
 
     def test_half_a_command_is_none(self, transcriber: Sphinx, say: Callable[[str], Any]) -> None:

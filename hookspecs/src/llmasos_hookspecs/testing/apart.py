@@ -119,29 +119,41 @@ class _Forking:
         self.out.close()
 
 
-#: One at a time: tests of one plugin follow one another, and a framework takes memory.
-_forking: _Forking | None = None
+#: One for the functions of plugins, as tests of one plugin follow one another, and a framework takes memory; and, under True, one for those
+#: of this module, which has imported no plugin.
+_forking: Final[dict[bool, _Forking]] = {}
 _one_call = threading.Lock()
 
 
 def _in_fork(module: str, call: bytes, seconds: float) -> bytes | None:
     """The answer to a call, from a fork of a process that has imported the module; None where that cannot be had."""
-    global _forking
     surroundings = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     made_for = (os.getpid(), module, tuple(sys.path), tuple(sorted(surroundings.items())))
+    own = module == __name__
     with _one_call:
-        if _forking is None or _forking.made_for != made_for or _forking.process.poll() is not None:
-            _end_forking()
-            _forking = _Forking.start(module, made_for, seconds)
-        return _forking.run(call, seconds) if _forking.can else None
+        forking = _forking.get(own)
+        if forking is None or forking.made_for != made_for or forking.process.poll() is not None:
+            _end_forking(own)
+            forking = _forking[own] = _Forking.start(module, made_for, seconds)
+        return forking.run(call, seconds) if forking.can else None
 
 
 @atexit.register
-def _end_forking() -> None:
-    global _forking
-    ended, _forking = _forking, None
+def _end_all() -> None:
+    for own in list(_forking):
+        _end_forking(own)
+
+
+def _end_forking(own: bool) -> None:
+    ended = _forking.pop(own, None)
     if ended is not None and ended.made_for[0] == os.getpid():
         ended.end()
+
+
+def imported_with(name: str) -> list[str]:
+    """The modules that there are once a plugin's module was imported and described itself; for a child process that has imported none."""
+    importlib.import_module(name).llmasos_component()
+    return list(sys.modules)
 
 
 def fork_for_calls(module: str) -> None:

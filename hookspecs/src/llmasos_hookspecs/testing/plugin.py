@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import os
-import subprocess
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +16,11 @@ import attrs
 import pytest
 
 from llmasos_hookspecs import specs
+from llmasos_hookspecs.apart import ApartLimits
 from llmasos_hookspecs.component import API_VERSION, Component
+from llmasos_hookspecs.errors import LLMasOSError
 from llmasos_hookspecs.kinds import KINDS
+from llmasos_hookspecs.testing.apart import run_child
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.standard import StandardTests
 
@@ -45,18 +47,12 @@ def found_once(tests: type, find: Callable[[], Sequence[str]]) -> Sequence[str]:
 
 
 @functools.cache
-def _imported_with(name: str, path: tuple[str, ...], version: object) -> frozenset[str]:
+def _imported_with(name: str, _path: tuple[str, ...], _version: object) -> frozenset[str]:
     """The modules that there are once a plugin's module alone was imported and described itself: the same for each class that proves it."""
-    code = f"import sys, {name}; {name}.llmasos_component(); print(*sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {[p for p in path if os.path.isabs(p)]!r}\n{code}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, f"{name} cannot be imported alone: {run.stderr.strip()}"
-    return frozenset(run.stdout.split())
+    try:
+        return frozenset(run_child("llmasos_hookspecs.testing.apart:imported_with", [name], ApartLimits(seconds=120)))
+    except LLMasOSError as error:
+        pytest.fail(f"{name} cannot be imported alone: {error}", pytrace=False)
 
 
 class PluginConformance(StandardTests, standard=True):

@@ -280,13 +280,15 @@ class ScriptedTaskModel:
         vocab_size, end = _bytes().vocab_size, _bytes().eos_token
         written = bytearray()
         while len(written) <= limit and not matcher.is_stopped():
-            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-            allowed = np.flatnonzero(mask[:vocab_size])
-            if matcher.is_error() or not len(allowed):
+            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little", count=vocab_size)
+            allowed: list[int] = mask.nonzero()[0].tolist()
+            if matcher.is_error() or not allowed:
                 raise RequestError(f"The constraint cannot be satisfied: {matcher.get_error()}")
-            if end in allowed and (len(allowed) == 1 or self._random.random() < 0.3):
-                break
-            token = int(self._random.choice([t for t in allowed.tolist() if t != end]))
+            if mask[end]:
+                if len(allowed) == 1 or self._random.random() < 0.3:
+                    break
+                allowed.remove(end)
+            token = self._random.choice(allowed)
             matcher.consume_token(token)
             written.append(token)
         return bytes(written)
