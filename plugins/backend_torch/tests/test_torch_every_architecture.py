@@ -168,8 +168,8 @@ def _tiny_values(usual: PreTrainedConfig, kind: str) -> dict[str, Any]:
     return {**found, **SPECIAL.get(kind, {})}
 
 
-def save(kind: str, folder: Path, **changes: Any) -> Path:
-    """A random model of this type in a folder, its logits far apart."""
+def save(kind: str, folder: Path, **changes: Any) -> PreTrainedModel:
+    """A random model of this type, its logits far apart, and saved in a folder."""
     config = tiny_config(kind, **changes)
     torch.manual_seed(0)
     with torch.device("meta"):  # a size that was forgotten would take all memory
@@ -183,7 +183,7 @@ def save(kind: str, folder: Path, **changes: Any) -> Path:
     if model.config.model_type != config.model_type:  # saved as its text part alone
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
-    return folder
+    return model
 
 
 def read(folder: Path, auto: Any = AutoModelForCausalLM) -> Any:
@@ -255,8 +255,8 @@ ALIKE: Final = frozenset(_ALIKE.split())
 )
 def test_a_decoder_is_what_transformers_computes(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """To 2e-6 relative in float32 over the whole context, in the way that the lists say."""
-    folder = save(kind, tmp_path / "model")
-    model = read(folder)
+    folder = tmp_path / "model"
+    model = save(kind, folder)
     config = json.loads((folder / "config.json").read_text())
     assert refusal(config) is None
     if kind in FUSED:
