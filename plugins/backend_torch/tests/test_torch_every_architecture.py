@@ -105,6 +105,7 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
     "ministral3": {"rope_parameters": _TEMPERATURE},
     "nemotron": {"num_key_value_heads": 2},
     "phi3": {"original_max_position_embeddings": 24, "rope_parameters": _LONGROPE},
+    "phi4_multimodal_audio": {"num_blocks": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 16, "indexer_compress_ratio": 4,
         "hc_lowrank": 8, "ngram_vocab_size_base": 50, "make_ngram_vocab_size_divisible_by": 1, "split_ngram_parts": 1, "ple_embed_dim": 8,
@@ -234,15 +235,17 @@ def way(engine: Engine) -> str:
 #: Those that the loader onnx compares with transformers on each change, too (its test_families.py); ``make test-long`` walks them here.
 ELSEWHERE: Final = frozenset(DECODER_FAMILIES) - {"llama", "gemma2"}
 _ALIKE: Final = """
-apertus apertus1p5_text aria_text axk1 bert-generation big_bird biogpt bitnet blenderbot blenderbot-small camembert
-cohere_compass_text ctrl cwm data2vec-text dbrx dots3_note_text electra ernie exaone_moe flex_olmo flint gemma4
-gemma4_unified_text glm4_moe glm4_moe_lite gpt-sw3 gpt_bigcode gpt_neo granitemoe granitemoehybrid granitemoeshared
-hunyuan_v1_dense hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 laguna marian megatron-bert mellum minimax
-minimax_m2 ministral3 modernbert-decoder moshi moss_transcribe_diarize mvp nanochat olmo_hybrid olmoe openai-gpt opt pegasus
-persimmon phimoe plbart qwen2_moe qwen3_5_moe_text roberta-prelayernorm roc_bert roformer sarvam_mla sarvam_moe solar_open
-xglm xlm-roberta-xl xmod zaya
+apertus apertus1p5_text aria_text axk1 axk2 beam bert-generation big_bird biogpt bitnet blenderbot blenderbot-small blt
+camembert codegen cohere_compass_text ctrl cwm data2vec-text dbrx deepseek_v2 diffllama dots3_note_text electra emu3
+ernie ernie4_5_moe exaone_moe falcon_mamba flex_olmo flint gemma4 gemma4_unified_text glm4_moe glm4_moe_lite glm_moe_dsa
+got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neo granitemoe granitemoe_swa granitemoehybrid granitemoeshared hrm_text
+hunyuan_v1_dense hy_v3 hyperclovax inkling2_loop_text internlm3 iquestcoder jais2 jetmoe kolibri1 laguna lfm2_moe marian
+mbart megatron-bert mellum minimax minimax_m2 ministral3 mixtral modernbert-decoder moshi moss_transcribe_diarize mpt
+mvp nanochat olmo_hybrid olmoe openai-gpt opt pegasus persimmon phimoe plbart qwen2_moe qwen3_5_moe qwen3_5_moe_text
+qwen3_5_text qwen4_exp_text rembert roberta-prelayernorm roc_bert roformer sarvam_mla sarvam_moe solar_open vaultgemma
+xglm xlm-roberta xlm-roberta-xl xmod youtu zaya
 """
-#: Those that take the same branches of this loader as two others, as branch coverage of each alone says; ``make test-long`` walks them.
+#: Those that take the same branches of this loader as another, as branch coverage of each alone says; ``make test-long`` walks them.
 ALIKE: Final = frozenset(_ALIKE.split())
 
 
