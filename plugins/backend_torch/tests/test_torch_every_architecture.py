@@ -187,10 +187,6 @@ def save(kind: str, folder: Path, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def read(folder: Path, auto: Any = AutoModelForCausalLM) -> Any:
-    return auto.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
-
-
 def expected(model: PreTrainedModel, tokens: list[int]) -> npt.NDArray[np.float32]:
     with torch.inference_mode():
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].numpy()
@@ -273,11 +269,11 @@ def test_a_decoder_is_what_transformers_computes(kind: str, tmp_path: Path, load
 @pytest.mark.parametrize("kind", sorted(set(REFUSED) - set(_IMPOSSIBLE)))
 def test_what_no_text_can_be_generated_from_is_refused(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """Before anything is loaded, with the reason; and the reason is true."""
-    folder = save(kind, tmp_path / "model")
+    folder = tmp_path / "model"
+    model, tokens = save(kind, folder), prompt(1, 24)
     with pytest.raises(UnsupportedModel) as caught:
         load_engine(folder)
     assert REFUSED[kind] in str(caught.value)
-    model, tokens = read(folder), prompt(1, 24)
     if "depends on the tokens after it" in REFUSED[kind]:
         assert max(error(expected(model, tokens[:part]), expected(model, tokens)[:part]) for part in range(2, 24)) > 1e-3
     elif "random" in REFUSED[kind]:
@@ -298,12 +294,14 @@ def test_what_transformers_cannot_make_is_refused(kind: str) -> None:
 def test_an_encoder_makes_vectors_unless_its_config_makes_it_a_decoder(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """Without ``is_decoder`` a token sees those after it, and transformers itself would generate noise: the mean of its hidden states is
     what transformers gives, packed too."""
-    folder = save(kind, tmp_path / "model", is_decoder=False)
+    folder = tmp_path / "model"
+    save(kind, folder, is_decoder=False)
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     encoder: Any = load_engine(folder)
     assert isinstance(encoder.info, EncoderInfo)
     rows = [EncoderRow(prompt(seed, length)) for seed, length in ((1, 12), (2, 5), (3, 12))]
     with torch.inference_mode():
-        hidden = [read(folder, AutoModel)(torch.tensor([list(row.tokens)])).last_hidden_state[0] for row in rows]
+        hidden = [model(torch.tensor([list(row.tokens)])).last_hidden_state[0] for row in rows]
     wanted = np.stack([each.mean(0).numpy() for each in hidden])
     assert error(encoder.encode(rows), wanted) < 1e-4
     assert error(encoder.encode(rows[:1]), wanted[:1]) < 1e-4
@@ -311,9 +309,9 @@ def test_an_encoder_makes_vectors_unless_its_config_makes_it_a_decoder(kind: str
 
 def test_a_model_that_sees_what_comes_after_is_found_by_computing_it(tmp_path: Path, load_engine: Load) -> None:
     """Whatever switch of its config made it so."""
-    folder = save("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
+    save("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
     with pytest.raises(UnsupportedModel, match="depends on the tokens after it"):
-        load_engine(folder)
+        load_engine(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +340,8 @@ def test_the_config_alone_says_what_is_taken(config: dict[str, Any], reason: str
 def test_an_architecture_that_was_not_walked_is_recomputed(tmp_path: Path, load_engine: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a later transformers brings may differ past the tokens that are tried at load."""
     monkeypatch.setattr("llmasos_backend_torch.general.is_known", {}.get)
-    engine = load_engine(save("gemma2", tmp_path / "model"), dtype="float32")
+    save("gemma2", tmp_path / "model")
+    engine = load_engine(tmp_path / "model", dtype="float32")
     assert way(engine) == "recomputed"
     assert "never tried" in engine.info.notes[0]
 
