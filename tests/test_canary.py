@@ -212,7 +212,9 @@ def test_reading_a_model_touches_nothing_else(name: str, tmp_path: Path) -> None
 
 # Keras converts its tensors in a way that numpy 2 warns of.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("name", ["export", "program", *(pytest.param(name, marks=pytest.mark.long) for name in ("saved model", "keras"))])
+@pytest.mark.parametrize(
+    "name", ["export", pytest.param("program", marks=pytest.mark.long), pytest.param("saved model", marks=pytest.mark.long), "keras"]
+)
 def test_the_first_inspection_of_a_foreign_model_touches_nothing_else(name: str, tmp_path: Path) -> None:
     """What runs in a child process at first sight is watched here, and so is what the loader does then."""
     make, inspect, framework = FOREIGN[name]
