@@ -44,7 +44,7 @@ _ACTS: Final[dict[str, dict[str, Any]]] = {
     "exaone4": {**_WINDOW, "sliding_window_pattern": 2},
 }
 #: One of each form; the others, which widen this, take as long again, and the kit has llama, gemma2 and phi.
-_COMMON: Final = frozenset(("gemma3_text", "granite", "olmo2", "cohere"))
+_COMMON: Final = frozenset(("gemma3_text", "granite", "olmo2"))
 
 _FAMILIES: Final = [(kind, _ACTS.get(kind, {})) for kind in DECODER_FAMILIES]
 _MORE: Final[list[tuple[str, dict[str, Any]]]] = [
