@@ -190,9 +190,14 @@ def old_objects_are_not_searched() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_compute_thread() -> None:
-    """As with the libraries above, for models whose pipeline says nothing of threads."""
-    if (process := sys.modules.get("llmasos.compose.process")) is not None:
-        process.process_resources().threads = 1
+    """As with the libraries above, for models whose pipeline says nothing of threads, and for torch, whose threads are the process's: a
+    model of an earlier file may have set them. Threads that wait for one another spin, which takes several times what tiny matrices do."""
+    if "llmasos" in sys.modules:
+        from llmasos.compose.process import process_resources
+
+        process_resources().threads = 1
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module", autouse=True)

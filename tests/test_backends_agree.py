@@ -19,6 +19,8 @@ from llmasos_hookspecs import as_float32
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.peer]
 
+#: `make test-long` has twice as many prompts, and a long one of 190 tokens.
+LONG = settings.default.max_examples >= 500
 ALL_PROMPTS = (
     "The capital of France is",
     "Once upon a time there was a little robot who",
@@ -32,11 +34,12 @@ ALL_PROMPTS = (
     "SELECT name, COUNT(*) FROM",
     "fn main() {\n    let numbers = vec![1, 2, 3];\n",
     "The quick brown fox jumps over the lazy dog. " * 12 + "The quick",
-    "Long ago, the mountains were higher than the clouds, and those who lived there told this story to their children. " * 8,
+    "Long ago, the mountains were higher than the clouds, and those who lived there told this story to their children. "
+    * (8 if LONG else 3),
 )
 #: Every other one on each change: of each kind one, and the longest.
-PROMPTS = ALL_PROMPTS if settings.default.max_examples >= 500 else ALL_PROMPTS[::2]
-NEW = 6
+PROMPTS = ALL_PROMPTS if LONG else ALL_PROMPTS[::2]
+NEW = 6 if LONG else 4
 FLOAT32: dict[str, dict[str, Any]] = {
     "onnx": {"use": "onnx", "precision": "fp32"},
     "torch": {"use": "torch", "device": "cpu", "dtype": "float32"},

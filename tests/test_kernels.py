@@ -22,7 +22,7 @@ from llmasos_backend_onnx import Options
 from llmasos_backend_onnx.decoder import Built, build_decoder
 from llmasos_backend_onnx.loading import load
 from llmasos_backend_onnx.packing import quantize
-from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor, Row
+from llmasos_hookspecs import Checkpoint, ConfigError, EngineLimits, QuantizedTensor, Row
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 from llmasos_kernels_cpu import library
@@ -47,7 +47,7 @@ def operators_of(checkpoint: Checkpoint, folder: Path, **options: Any) -> Counte
 
 def logits(checkpoint: Checkpoint, root: Path, **options: Any) -> np.ndarray:
     """Of a prompt, and of the tokens after it one by one."""
-    engine = load(checkpoint, Options(**options), SandboxContext(root=root))
+    engine = load(checkpoint, Options(**options), SandboxContext(root=root, limits=EngineLimits(threads=1)))
     try:
         slot = engine.open()
         prompt = engine.step([Row(slot, TOKENS[:12], 0, "all")])[0].copy()

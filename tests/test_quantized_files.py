@@ -136,7 +136,15 @@ def furthest(found: np.ndarray, expected: np.ndarray) -> float:
 LOADERS = ["onnx", "torch", pytest.param("tf", marks=pytest.mark.long), pytest.param("openvino", marks=pytest.mark.long)]
 
 
-@pytest.mark.parametrize("loader", FLOATS)
+#: The other two read one form in codes and one in floats on each change.
+PAIRS = [
+    pytest.param(case, loader, marks=() if loader in ("onnx", "torch") or case in ("gptq", "fp8") else pytest.mark.long)
+    for case in CASES
+    for loader in FLOATS
+]
+
+
+@pytest.mark.parametrize(("model", "loader"), PAIRS, indirect=["model"])
 def test_in_floats_the_logits_are_those_of_the_float_model(model: tuple[str, Path, np.ndarray], loader: str) -> None:
     _, folder, expected = model
     with llmasos.load_model(folder, loader={"use": loader, **FLOATS[loader]}, threads=1) as loaded:

@@ -19,6 +19,7 @@ class TestConformance(LoaderConformance):
     module = "llmasos_backend_openvino"
     options: ClassVar[dict[str, str]] = {"precision": "f32"}
     cases = ("llama", "mistral", "llama-q4-minimums", "llama-biases", "gemma2", "phi")
+    path_cases = ("llama", "llama-q4-minimums")
 
 
 @pytest.mark.long

@@ -30,8 +30,9 @@ torch = pytest.importorskip("torch")
 
 #: Relative error of logits, all in float32.
 EXACT: Final = 3e-6
-#: What people run most, and one of each form, with all that these sizes let act; the others, which widen this, take three times as long.
-_COMMON: Final = frozenset(("llama", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2", "stablelm", "cohere"))
+#: One of each form, with all that these sizes let act; the others, which widen this, take three times as long, and the kit has llama,
+#: gemma2 and phi.
+_COMMON: Final = frozenset(("gemma3_text", "granite", "smollm3", "olmo2", "stablelm", "cohere"))
 
 _CASES: Final = [
     *((kind, changes, kind in _COMMON and bool(changes)) for kind, changes in FAMILY_CASES),
@@ -53,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 def load(made: FamilyModel, root: Path, precision: str = "f32") -> Engine:
     plugin = PluginSandbox("llmasos_backend_openvino")
-    context = SandboxContext(root=root, limits=EngineLimits(max_sequences=3))
+    context = SandboxContext(root=root, limits=EngineLimits(threads=1, max_sequences=3))
     engine: Engine = plugin.call(
         "llmasos_load", checkpoint=made, options=plugin.options(precision=precision, prefill_chunk=64), context=context
     )
@@ -69,7 +70,7 @@ def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: di
     engine.shutdown()
 
 
-@pytest.mark.parametrize("kind", ["phi3", "gpt_neox", "cohere"])
+@pytest.mark.parametrize("kind", ["phi3", "gpt_neox", pytest.param("cohere", marks=pytest.mark.long)])
 def test_codes_are_laid_out_as_floats_are(kind: str, tmp_path: Path) -> None:
     """Parts of fused tensors, heads and channels keep their places in codes with float minimums."""
     made = FamilyModel(kind, {})

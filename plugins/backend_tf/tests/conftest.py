@@ -106,7 +106,7 @@ def load_tf(tmp_path: Path) -> Callable[..., Engine]:
     def load(path: Path, format: str = "saved_model", *, context: int | None = None, **config: Any) -> Engine:  # noqa: A002
         checkpoint = attrs.evolve(tiny_checkpoint("llama"), path=path, format=format, tensors={}, config=config)
         plugin = PluginSandbox("llmasos_backend_tf")
-        limits = EngineLimits(max_sequences=4, context_length=context)
+        limits = EngineLimits(threads=1, max_sequences=4, context_length=context)
         engine: Engine = plugin.call(
             "llmasos_load", checkpoint=checkpoint, options=plugin.options(), context=SandboxContext(root=tmp_path, limits=limits)
         )

@@ -11,7 +11,7 @@ class TestConformance(LoaderConformance):
     """The decoders whose graphs differ most; test_tf_families.py has more of them."""
 
     module = "llmasos_backend_tf"
-    cases = ("llama", "mistral", "llama-q4-minimums", "gemma2", "phi")
+    cases = ("llama", "llama-q4-minimums", "gemma2", "phi")
     path_cases = ("llama", "llama-q4-minimums")
 
 

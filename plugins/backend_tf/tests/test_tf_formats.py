@@ -26,7 +26,7 @@ TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 256, 40)]
 def load(path: Path, format: str, root: Path, **config: Any) -> Engine:  # noqa: A002
     checkpoint = attrs.evolve(tiny_checkpoint("llama"), path=path, format=format, tensors={}, config=config)
     plugin = PluginSandbox("llmasos_backend_tf")
-    context = SandboxContext(root=root, limits=EngineLimits(max_sequences=2, context_length=96))
+    context = SandboxContext(root=root, limits=EngineLimits(threads=1, max_sequences=2, context_length=96))
     return plugin.call("llmasos_load", checkpoint=checkpoint, options=plugin.options(), context=context)
 
 

@@ -97,7 +97,9 @@ def same_tokens(ours: Tokenizer, theirs: Any) -> None:
         assert ours.decode(expected) == theirs.detokenize(expected), text
 
 
-@pytest.mark.parametrize("name", ["Llama", "Mistral", "Llama3", "Qwen", "Qwen3", "GPT2"])
+@pytest.mark.parametrize(
+    "name", ["Llama", "Llama3", "Qwen", "GPT2", *(pytest.param(name, marks=pytest.mark.long) for name in ("Mistral", "Qwen3"))]
+)
 def test_tokens_are_those_of_keras_hub(name: str, tmp_path: Path) -> None:
     """Byte-level and SentencePiece assets encode and decode as KerasHub's own tokenizer does, begin and end tokens included."""
     model, theirs = save(name, tmp_path / "preset")

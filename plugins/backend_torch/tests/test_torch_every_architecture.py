@@ -105,6 +105,7 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
     "ministral3": {"rope_parameters": _TEMPERATURE},
     "nemotron": {"num_key_value_heads": 2},
     "phi3": {"original_max_position_embeddings": 24, "rope_parameters": _LONGROPE},
+    "phi4_multimodal_audio": {"num_blocks": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 16, "indexer_compress_ratio": 4,
         "hc_lowrank": 8, "ngram_vocab_size_base": 50, "make_ngram_vocab_size_divisible_by": 1, "split_ngram_parts": 1, "ple_embed_dim": 8,
@@ -168,8 +169,8 @@ def _tiny_values(usual: PreTrainedConfig, kind: str) -> dict[str, Any]:
     return {**found, **SPECIAL.get(kind, {})}
 
 
-def save(kind: str, folder: Path, **changes: Any) -> Path:
-    """A random model of this type in a folder, its logits far apart."""
+def save(kind: str, folder: Path, **changes: Any) -> PreTrainedModel:
+    """A random model of this type, its logits far apart, and saved in a folder."""
     config = tiny_config(kind, **changes)
     torch.manual_seed(0)
     with torch.device("meta"):  # a size that was forgotten would take all memory
@@ -183,11 +184,7 @@ def save(kind: str, folder: Path, **changes: Any) -> Path:
     if model.config.model_type != config.model_type:  # saved as its text part alone
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
-    return folder
-
-
-def read(folder: Path, auto: Any = AutoModelForCausalLM) -> Any:
-    return auto.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    return model
 
 
 def expected(model: PreTrainedModel, tokens: list[int]) -> npt.NDArray[np.float32]:
@@ -234,15 +231,17 @@ def way(engine: Engine) -> str:
 #: Those that the loader onnx compares with transformers on each change, too (its test_families.py); ``make test-long`` walks them here.
 ELSEWHERE: Final = frozenset(DECODER_FAMILIES) - {"llama", "gemma2"}
 _ALIKE: Final = """
-apertus apertus1p5_text aria_text axk1 bert-generation big_bird biogpt bitnet blenderbot blenderbot-small camembert
-cohere_compass_text ctrl cwm data2vec-text dbrx dots3_note_text electra ernie exaone_moe flex_olmo flint gemma4
-gemma4_unified_text glm4_moe glm4_moe_lite gpt-sw3 gpt_bigcode gpt_neo granitemoe granitemoehybrid granitemoeshared
-hunyuan_v1_dense hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 laguna marian megatron-bert mellum minimax
-minimax_m2 ministral3 modernbert-decoder moshi moss_transcribe_diarize mvp nanochat olmo_hybrid olmoe openai-gpt opt pegasus
-persimmon phimoe plbart qwen2_moe qwen3_5_moe_text roberta-prelayernorm roc_bert roformer sarvam_mla sarvam_moe solar_open
-xglm xlm-roberta-xl xmod zaya
+apertus apertus1p5_text aria_text axk1 axk2 beam bert-generation big_bird biogpt bitnet blenderbot blenderbot-small blt
+camembert codegen cohere_compass_text ctrl cwm data2vec-text dbrx deepseek_v2 diffllama dots3_note_text electra emu3
+ernie ernie4_5_moe exaone_moe falcon_mamba flex_olmo flint gemma4 gemma4_unified_text glm4_moe glm4_moe_lite glm_moe_dsa
+got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neo granitemoe granitemoe_swa granitemoehybrid granitemoeshared hrm_text
+hunyuan_v1_dense hy_v3 hyperclovax inkling2_loop_text internlm3 iquestcoder jais2 jetmoe kolibri1 laguna lfm2_moe marian
+mbart megatron-bert mellum minimax minimax_m2 ministral3 mixtral modernbert-decoder moshi moss_transcribe_diarize mpt
+mvp nanochat olmo_hybrid olmoe openai-gpt opt pegasus persimmon phimoe plbart qwen2_moe qwen3_5_moe qwen3_5_moe_text
+qwen3_5_text qwen4_exp_text rembert roberta-prelayernorm roc_bert roformer sarvam_mla sarvam_moe solar_open vaultgemma
+xglm xlm-roberta xlm-roberta-xl xmod youtu zaya
 """
-#: Those that take the same branches of this loader as two others, as branch coverage of each alone says; ``make test-long`` walks them.
+#: Those that take the same branches of this loader as another, as branch coverage of each alone says; ``make test-long`` walks them.
 ALIKE: Final = frozenset(_ALIKE.split())
 
 
@@ -255,8 +254,8 @@ ALIKE: Final = frozenset(_ALIKE.split())
 )
 def test_a_decoder_is_what_transformers_computes(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """To 2e-6 relative in float32 over the whole context, in the way that the lists say."""
-    folder = save(kind, tmp_path / "model")
-    model = read(folder)
+    folder = tmp_path / "model"
+    model = save(kind, folder)
     config = json.loads((folder / "config.json").read_text())
     assert refusal(config) is None
     if kind in FUSED:
@@ -270,11 +269,11 @@ def test_a_decoder_is_what_transformers_computes(kind: str, tmp_path: Path, load
 @pytest.mark.parametrize("kind", sorted(set(REFUSED) - set(_IMPOSSIBLE)))
 def test_what_no_text_can_be_generated_from_is_refused(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """Before anything is loaded, with the reason; and the reason is true."""
-    folder = save(kind, tmp_path / "model")
+    folder = tmp_path / "model"
+    model, tokens = save(kind, folder), prompt(1, 24)
     with pytest.raises(UnsupportedModel) as caught:
         load_engine(folder)
     assert REFUSED[kind] in str(caught.value)
-    model, tokens = read(folder), prompt(1, 24)
     if "depends on the tokens after it" in REFUSED[kind]:
         assert max(error(expected(model, tokens[:part]), expected(model, tokens)[:part]) for part in range(2, 24)) > 1e-3
     elif "random" in REFUSED[kind]:
@@ -295,12 +294,14 @@ def test_what_transformers_cannot_make_is_refused(kind: str) -> None:
 def test_an_encoder_makes_vectors_unless_its_config_makes_it_a_decoder(kind: str, tmp_path: Path, load_engine: Load) -> None:
     """Without ``is_decoder`` a token sees those after it, and transformers itself would generate noise: the mean of its hidden states is
     what transformers gives, packed too."""
-    folder = save(kind, tmp_path / "model", is_decoder=False)
+    folder = tmp_path / "model"
+    save(kind, folder, is_decoder=False)
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     encoder: Any = load_engine(folder)
     assert isinstance(encoder.info, EncoderInfo)
     rows = [EncoderRow(prompt(seed, length)) for seed, length in ((1, 12), (2, 5), (3, 12))]
     with torch.inference_mode():
-        hidden = [read(folder, AutoModel)(torch.tensor([list(row.tokens)])).last_hidden_state[0] for row in rows]
+        hidden = [model(torch.tensor([list(row.tokens)])).last_hidden_state[0] for row in rows]
     wanted = np.stack([each.mean(0).numpy() for each in hidden])
     assert error(encoder.encode(rows), wanted) < 1e-4
     assert error(encoder.encode(rows[:1]), wanted[:1]) < 1e-4
@@ -308,9 +309,9 @@ def test_an_encoder_makes_vectors_unless_its_config_makes_it_a_decoder(kind: str
 
 def test_a_model_that_sees_what_comes_after_is_found_by_computing_it(tmp_path: Path, load_engine: Load) -> None:
     """Whatever switch of its config made it so."""
-    folder = save("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
+    save("gemma3_text", tmp_path / "model", use_bidirectional_attention=True)
     with pytest.raises(UnsupportedModel, match="depends on the tokens after it"):
-        load_engine(folder)
+        load_engine(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,8 @@ def test_the_config_alone_says_what_is_taken(config: dict[str, Any], reason: str
 def test_an_architecture_that_was_not_walked_is_recomputed(tmp_path: Path, load_engine: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a later transformers brings may differ past the tokens that are tried at load."""
     monkeypatch.setattr("llmasos_backend_torch.general.is_known", {}.get)
-    engine = load_engine(save("gemma2", tmp_path / "model"), dtype="float32")
+    save("gemma2", tmp_path / "model")
+    engine = load_engine(tmp_path / "model", dtype="float32")
     assert way(engine) == "recomputed"
     assert "never tried" in engine.info.notes[0]
 

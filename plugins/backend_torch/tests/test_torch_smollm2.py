@@ -51,7 +51,7 @@ def engine(checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[..., Eng
     made: list[Engine] = []
 
     def make(**options: str) -> Engine:
-        context = SandboxContext(root=tmp_path, limits=EngineLimits(threads=2, max_sequences=1))
+        context = SandboxContext(root=tmp_path, limits=EngineLimits(threads=1, max_sequences=1))
         made.append(load(checkpoint, Options(**{"device": "cpu", **options}), context))
         return made[-1]
 

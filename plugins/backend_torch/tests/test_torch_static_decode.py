@@ -97,15 +97,38 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
     made.shutdown()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def matrix_product(x: torch.Tensor) -> torch.Tensor:
+    return x @ x
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
 def test_compiled(saved: Saved, fused_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that torch.compile traces gives the same logits. A matrix product alone, which is torch's own kernel, takes the whole
+    compiler and no C++."""
+    x = torch.eye(4) * 3
+    torch.testing.assert_close(compiled(matrix_product, (x,))(x), x @ x)
+
+    def traced(step: Step, *, dynamic: bool, options: object) -> Step:
+        made: Step = torch._dynamo.optimize("aot_eager", dynamic=dynamic)(step)
+        return made
+
+    monkeypatch.setattr(torch, "compile", traced)
+    compare_compiled(saved("llama")[1], fused_engine)
+
+
+@pytest.mark.slow
+@pytest.mark.long  # g++ takes half a minute, and the logits are those of what is traced above
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
+def test_compiled_in_c(saved: Saved, fused_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled step gives the same logits. Each layer takes the compiler as long again, and each process of its own imports torch."""
     import torch._inductor.config as inductor
 
     monkeypatch.setattr(inductor, "compile_threads", 1)
-    folder = saved("llama of one layer")[1]
+    compare_compiled(saved("llama of one layer")[1], fused_engine)
+
+
+def compare_compiled(folder: Path, fused_engine: Callable[..., Engine]) -> None:
     logits = []
     for made in (fused_engine(folder, compiled), fused_engine(folder)):
         slot = made.open()

@@ -46,7 +46,7 @@ def llama_cpp_model() -> Iterator[Callable[[Path], Any]]:
     opened = []
 
     def make(path: Path, context: int = 128) -> Any:
-        opened.append(llama_cpp.Llama(str(path), n_ctx=context, logits_all=True, verbose=False, n_threads=1))
+        opened.append(llama_cpp.Llama(str(path), n_ctx=context, logits_all=True, verbose=False, n_threads=1, n_threads_batch=1))
         return opened[-1]
 
     yield make
