@@ -54,10 +54,8 @@ class SimulatedSequence:
     def view(self) -> SimulatedView:
         """A snapshot for the policy."""
         # Most of a simulation's time: one for each live sequence at each step, which `SimulatedView(...)` would make in twice the time.
-        request, computed, generated = self.request, self.computed, self.generated
-        prefill = len(request.tokens) - computed
-        remaining = (prefill if prefill > 0 else 0) + request.max_new_tokens - generated
-        values = (request, self.state, computed, remaining, generated, self.cached, self.preemptions, self.waited)
+        counts = (self.computed, self.remaining, self.generated, self.cached, self.preemptions)
+        values = (self.request, self.state, *counts, self.waited)
         found: SimulatedView = _new_tuple(SimulatedView, values)
         return found
 
