@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from importlib.util import cache_from_source
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -26,8 +28,9 @@ def closure(names: list[str]) -> dict[str, metadata.Distribution]:
 
 
 def size(distribution: metadata.Distribution) -> int:
-    """Bytes of the files that the distribution installed."""
-    paths = (file.locate() for file in distribution.files or [])
+    """Bytes of the files that the distribution installed, and of what Python compiled of them."""
+    paths = {Path(str(file.locate())) for file in distribution.files or []}
+    paths |= {Path(cache_from_source(str(path))) for path in paths if path.suffix == ".py"}
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
