@@ -25,7 +25,9 @@ def changed(old: str, new: str) -> str:
 
 
 WRONG = {
-    "keeps nothing back": (changed("if not final and (undecided", "if False and (undecided"), "test_streams_equal_the_whole_for_every_split"),
+    "keeps nothing back": (
+        changed("if not final and (undecided", "if False and (undecided"), "test_streams_equal_the_whole_for_every_split"
+    ),
     "loses what it kept back": (changed("return self._read(self._kept, final=True)", 'return ""'), "test_does_what_its_examples_say"),
     "loses what a stream kept back": (
         changed("return self._read(self._kept, final=True)", 'return self._read(self._kept, final=True) if self.whole else ""').replace(
