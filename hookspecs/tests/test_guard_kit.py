@@ -75,8 +75,8 @@ WRONG = {
         changed('"it holds a text that is blocked here"', 'f"it holds {text}"'), "test_says_why_without_repeating_it"
     ),
     "takes the square of the time": (
-        changed("rest = len(text) - place", "rest = len(text[place:].lower()) if len(text) > 9999 else len(text) - place\n"
-                "            text = text[:place] + text[place:]"), "test_is_quick_on_long_texts"
+        changed("            if found:\n", "            if found:\n                for _ in range(20): text = text[:stop] + text[stop:]\n"),
+        "test_is_quick_on_long_texts",
     ),
     "looks at a stage that there is not": (changed("self.stages = options.stages", 'self.stages = ("prompt",)'), "test_names_its_stages"),
 }  # fmt: skip
