@@ -217,8 +217,7 @@ def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
     counted = {1: [attrs.evolve(run, cpu=0.0004) for run in base[1]]}
     runs = {"local": base, "ray": other}
     assert figures.sentence(runs) == "Throughput of ray to local, by streams at once: at 1: 0.250 ±0%."
-    firsts = {"local": base[1], "ray": other[1]}
-    assert figures.first_token(firsts) == (
+    assert figures.first_token(runs) == (
         "First token of ray after that of local, one stream, the median of 3 pairs: +104.0 ms (95 %: +55.0 to +108.0)."
     )
     assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 |  | 5.0 |"

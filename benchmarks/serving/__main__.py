@@ -2,10 +2,10 @@
 
 A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
-is that of the fastest of its rounds; only ratios within a run are comparable. Then one stream at a time is asked for its first token alone,
-in turn with the runtime. At last requests come ten times as fast as the server
-answered them at its best, whether they are answered or not: what throughput is left, also of that with as many streams as there are
-slots and no excess, and how fast the excess is refused. The client has no cores of its own, so what it takes is told too;
+is that of the fastest of its rounds; only ratios within a run are comparable. Then one stream at a time is asked for its first token
+alone, in turn with the runtime. At last requests come ten times as fast as the server answered them at its best, whether they are
+answered or not: what throughput is left, also of that with as many streams as there are slots and no excess, and how fast the excess is
+refused. The client has no cores of its own, so what it takes is told too;
 ``--client=locust`` asks by locust, which is not ours, and takes more.
 
 With ``--placement`` it is the server with two replicas on that placement against the server with two on the placement ``local``.
@@ -65,13 +65,17 @@ def main() -> None:
     parser.add_argument("--placement", help="of two replicas, to be compared with the placement local in place of all else")
     parser.add_argument("--client", choices=_CLIENTS, default="own", help="what asks")
     parser.add_argument("--overload", type=int, default=2, metavar="ROUNDS", help="of overload, each after one of kept streams; 0: none")
-    parser.add_argument("--first-tokens", type=int, default=60, metavar="PAIRS", help="of runs for one stream's first token; 0: none")
+    parser.add_argument("--first-tokens", type=int, default=8, metavar="ROUNDS", help="of runs for one stream's first token; 0: none")
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "serve.json")
     arguments = parser.parse_args()
     slots = max(arguments.streams)
 
     def work(requests: int, first: int, **more: Any) -> Work:
         return Work(requests=requests, tokens=arguments.tokens, first=first, characters=arguments.characters, **more)
+
+    def short(requests: int, first: int) -> Work:
+        """Of prompts that no other work has: what takes long beside a first token's way only adds to the noise."""
+        return Work(requests=requests, tokens=2, first=first + 2 * _FIRST, characters=60)
 
     with contextlib.ExitStack() as running:
         ways: dict[str, Ask] = {}
@@ -82,10 +86,7 @@ def main() -> None:
                 ways[f"{_OURS}, placement {name}"] = each.over_http
         else:
             ours = running.enter_context(served(arguments, slots))
-            ways |= {
-                _RUNTIME: ours.in_process,
-                _OURS: ours.over_http,
-            }
+            ways |= {_RUNTIME: ours.in_process, _OURS: ours.over_http}
         if not arguments.placement and arguments.llama_server is not None:
             url = running.enter_context(llama_server(arguments, slots))
             ways[_LLAMA] = lambda asked: ask(url, asked, arguments.client)
@@ -93,9 +94,9 @@ def main() -> None:
         print(f"{table(runs)}\n\n{sentence(runs)}")
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
         if arguments.first_tokens:
-            firsts = first_tokens(dict(list(ways.items())[:2]), arguments.first_tokens)
+            firsts = measure(dict(list(ways.items())[:2]), short, [1], arguments.first_tokens)
             print(first_token(firsts))
-            figures["first_tokens"] = {name: [attrs.asdict(run) for run in found] for name, found in firsts.items()}
+            figures["first_tokens"] = as_json(firsts)
         if arguments.overload and not arguments.placement:
             peak = max(best(found).rate for found in runs[_OURS].values())
             over = overloaded(ours.over_http, work(0, 2 * _FIRST, slots=slots), peak, arguments.overload)
@@ -121,18 +122,6 @@ def measure(ways: dict[str, Ask], work: Callable[[int, int], Work], streams: lis
                 if number:
                     runs[name][count].append(run)
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-    return runs
-
-
-def first_tokens(ways: dict[str, Ask], pairs: int) -> dict[str, list[Run]]:
-    """One stream a run, of a short prompt: what takes long beside its way to the engine only adds to the noise. The first pair warms up."""
-    runs: dict[str, list[Run]] = {name: [] for name in ways}
-    for number in range(pairs + 1):
-        for place, (name, each) in list(enumerate(ways.items()))[:: -1 if number % 2 else 1]:
-            run = each(Work(requests=1, tokens=2, first=3 * _FIRST + 2 * number + place, characters=60))
-            if number:
-                runs[name].append(run)
-    print("first tokens", file=sys.stderr, flush=True)
     return runs
 
 

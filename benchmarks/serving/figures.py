@@ -67,9 +67,9 @@ def sentence(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
     return f"Throughput of {name} to {reference}, by streams at once: {', '.join(costs)}."
 
 
-def first_token(runs: Mapping[str, Sequence[Run]]) -> str:
+def first_token(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
     """By how much later than in the first way one stream's first text comes in the second, by pairs of runs."""
-    (reference, base), (name, other), *_ = runs.items()
+    (reference, base), (name, other), *_ = ((name, found[1]) for name, found in runs.items())
     middle, low, high = median([1e3 * (one.first[0] - two.first[0]) for one, two in zip(other, base, strict=True)])
     return (
         f"First token of {name} after that of {reference}, one stream, the median of {len(base)} pairs: {middle:+.1f} ms"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -23,15 +23,6 @@ CONTEXT: Final = 80
 TOKENS: Final = [int(token) for token in np.random.default_rng(0).integers(3, 131, CONTEXT)]
 OTHERS: Final = [int(token) for token in np.random.default_rng(1).integers(3, 131, CONTEXT)]
 PROMPT: Final = CONTEXT - 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """Models this small lose time to a second thread, on a busy machine most of it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Made:

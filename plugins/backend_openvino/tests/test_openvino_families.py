@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +40,6 @@ _CASES: Final = [
 ]
 CASES: Final = [pytest.param(kind, changes, marks=() if fast else pytest.mark.long) for kind, changes, fast in _CASES]
 LONGROPE: Final = dict(ROPE_CASES)["phi3"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads of torch that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def load(made: FamilyModel, root: Path, precision: str = "f32") -> Engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,15 +58,6 @@ CASES: Final = [
     *(pytest.param(kind, changes, marks=() if kind in _COMMON else pytest.mark.long) for kind, changes in _FAMILIES),
     *(pytest.param(kind, changes, marks=() if kind == "phi3" else pytest.mark.long) for kind, changes in _MORE),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads of torch that wait for each other are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def load(made: FamilyModel, root: Path, precision: str = "fp32") -> Engine:

@@ -54,10 +54,6 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-# Tiny matrices gain nothing from a second thread, and lose much where the machine is busy.
-torch.set_num_threads(1)
-
-
 def tiny_model(name: str) -> PreTrainedModel:
     """A random model whose logits are far apart, in float32, with transformers' own attention."""
     kind, changes = TINY[name]

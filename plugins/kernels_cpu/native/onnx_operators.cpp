@@ -166,6 +166,8 @@ const Operator kProduct = operator_of<Signature<2, ort::kFloat, ort::kUint8, ort
 const Operator kRowsOperator = operator_of<Signature<2, ort::kUint8, ort::kInt64>, 1>(
     [](const Operator*) { return "Rows"; }, create_rows, compute_rows);
 
+constexpr const char* kDomain = "llmasos.kernels_cpu";
+
 // The operators for sessions of one number of threads. They stay for the life of the process, as sessions refer to them.
 struct Domain {
     size_t threads;
@@ -205,7 +207,7 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(ort:
     auto found = std::find_if(domains.begin(), domains.end(), [&](const Domain& each) { return each.threads == threads; });
     if (found == domains.end()) {
         ort::Domain* made = nullptr;
-        CHECK(api->create_domain("llmasos.kernels_cpu", &made));
+        CHECK(api->create_domain(kDomain, &made));
         Domain& added = domains.emplace_back(Domain{threads});
         for (const Operator* each : std::initializer_list<const Operator*>{&added.product, &added.rows, &added.attention})
             if (Status* const failed = api->add(made, each)) return domains.pop_back(), failed;

@@ -14,7 +14,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kSpins = 4000;                            // some tens of microseconds: longer than between two products of a step
+constexpr int kSpins = 4000;  // some tens of microseconds: longer than between two products of a step
 constexpr Clock::duration kYields = std::chrono::milliseconds(1);  // longer than between two steps
 
 void pause() {

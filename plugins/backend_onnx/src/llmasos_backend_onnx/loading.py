@@ -135,6 +135,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     room = kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)
     threads = options.threads or limits.threads
+    cores = threads or os.cpu_count() or 1
     pool = getattr(operators, "pool", None)  # which operators of earlier versions do not have
     sessions = {
         name: open_session(
@@ -143,7 +144,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
             spin=options.spin,
             provider=options.provider,
             library=None if operators is None else operators.library,
-            pool=pool if name in built["installed"] else None,
+            pool=(pool, cores) if pool and name in built["installed"] else None,
         )
         for name in dict.fromkeys((MODEL, for_prompts))
     }
@@ -187,5 +188,5 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         kv_tokens=room,
         histories=histories,
         draws=draws,
-        threads=threads or os.cpu_count() or 1,
+        threads=cores,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,13 +29,13 @@ def open_session(
     spin: bool,
     provider: str = "cpu",
     library: Path | None = None,
-    pool: str | None = None,
+    pool: tuple[str, int] | None = None,
 ) -> ort.InferenceSession:
     """A session of the graph at ``model``, or of one of those in memory. The KV cache stays in the host's memory whatever the provider.
 
     ``library``: the shared library of operators that the graph has beside ONNX Runtime's own. ``pool``: the entry of the session's
-    configuration that has these run on a pool of their library, if all that takes long is theirs. Threads that spin use it, so that those
-    of several sessions, and of what else uses the pool between two runs, do not spin against each other.
+    configuration that has these run on a pool of their library, if all that takes long is theirs, and of how many threads. Threads that
+    spin use it, so that those of several sessions, and of what else uses the pool between two runs, do not spin against each other.
 
     Raises:
         CheckpointError: ONNX Runtime cannot load it.
@@ -56,10 +55,10 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised; the log would repeat them
     options.enable_mem_pattern = False  # shapes change with every prefill, and ONNX Runtime would keep a memory plan for each
-    pooled = pool is not None and spin and provider == "cpu"
-    if pooled:
-        options.add_session_config_entry(pool, str(threads or os.cpu_count() or 1))
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin and not pooled else "0")
+    if spin and pool is not None:
+        entry, count = pool
+        options.add_session_config_entry(entry, str(count))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin and pool is None else "0")
     # Long enough to span the time between two steps, short enough to leave the cores alone when no step follows: by default threads
     # spin for some 30 ms, against those of the other session too, which made a step that prefills and decodes 12 % slower.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")

@@ -15,8 +15,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llmasos_tokenizing.pieces import SPELLING
 
-torch.set_num_threads(1)
-
 _VOCAB = {"vocab_size": 288, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": None}
 SIZES = {
     **_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96,

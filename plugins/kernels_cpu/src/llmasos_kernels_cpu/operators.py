@@ -25,7 +25,7 @@ class CpuOperators:
     precision: Precision = "int8"
     attention = InstalledAttention(_DOMAIN, "Attention")
     draws = CpuDraws()
-    pool = "llmasos.kernels_cpu.threads"
+    pool = f"{_DOMAIN}.threads"
 
     @property
     def library(self) -> Path:
