@@ -132,12 +132,15 @@ def test_llama_cpp_decodes_every_type_to_the_weights_that_we_read(kind: str, tmp
 @pytest.mark.peer
 @pytest.mark.model
 def test_llama_cpp_reads_the_default_model_as_it_reads_its_source(smollm2_gguf: Path, tmp_path: Path, llama_cpp_model: Any) -> None:
+    """The codes of Q4_1 are written as they are, so the logits are equal; Q8_0 rounds the weights anew."""
     text = b"One, two, three, four, five, six, seven,"
     source = llama_cpp_model(smollm2_gguf)
     tokens = source.tokenize(text)
-    wanted = greedy_of(source, tokens, 12)
-    for kind in ("q4_1", "q8_0"):
+    source.eval(tokens)
+    wanted = np.array(source.scores[: len(tokens)])
+    for kind, most in (("q4_1", 0.0), ("q8_0", 0.05)):
         write_gguf(open_model(smollm2_gguf), tmp_path / f"{kind}.gguf", kind)
         peer = llama_cpp_model(tmp_path / f"{kind}.gguf")
         assert peer.tokenize(text) == tokens
-        assert greedy_of(peer, tokens, 12) == wanted
+        peer.eval(tokens)
+        assert apart(np.array(peer.scores[: len(tokens)]), wanted) <= most
