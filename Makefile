@@ -11,8 +11,9 @@ DEMO_PACKAGES := hookspecs core libs/answer_parts libs/chat_templates libs/check
 SKIP ?=
 ALL_PACKAGES  := hookspecs core $(filter-out $(SKIP),$(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml))))
 PROMPT ?= 今天天气很好
-# Processes that share the tests; the whole suite needs some 2 GB of memory for each. `ARGS` run in one process unless they say `-n`.
-JOBS   ?= 2
+# Processes that share the tests: one more than two cores, since a fifth of their time they wait for something. The whole suite needs some 2 GB of
+# memory for each. `ARGS` run in one process unless they say `-n`.
+JOBS   ?= 3
 # A process that dies fails the run: where xdist starts another in its place, the run waits for ever at its end.
 SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
