@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import llmasos
 from llmasos.api.model import LanguageModel
@@ -19,7 +17,7 @@ from llmasos_hookspecs import as_float32
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.peer]
 
-#: `make test-long` has twice as many prompts, and a long one of 190 tokens.
+#: `make test-long` has all prompts, and a long one of 190 tokens.
 LONG = settings.default.max_examples >= 500
 ALL_PROMPTS = (
     "The capital of France is",
@@ -35,11 +33,11 @@ ALL_PROMPTS = (
     "fn main() {\n    let numbers = vec![1, 2, 3];\n",
     "The quick brown fox jumps over the lazy dog. " * 12 + "The quick",
     "Long ago, the mountains were higher than the clouds, and those who lived there told this story to their children. "
-    * (8 if LONG else 3),
+    * (8 if LONG else 2),
 )
-#: Every other one on each change: of each kind one, and the longest.
-PROMPTS = ALL_PROMPTS if LONG else ALL_PROMPTS[::2]
-NEW = 6 if LONG else 4
+#: On each change English, chat, Chinese, code, and the longest.
+PROMPTS = ALL_PROMPTS if LONG else [ALL_PROMPTS[place] for place in (0, 4, 5, 8, 12)]
+NEW = 6 if LONG else 3
 FLOAT32: dict[str, dict[str, Any]] = {
     "onnx": {"use": "onnx", "precision": "fp32"},
     "torch": {"use": "torch", "device": "cpu", "dtype": "float32"},
@@ -57,6 +55,9 @@ def prompts(smollm2_gguf: Path) -> list[list[int]]:
 @pytest.fixture(scope="module")
 def reference(smollm2_gguf: Path) -> Callable[[list[int]], np.ndarray]:
     """The logits [tokens, vocab] of transformers in float32; those of the same tokens are computed once for all backends."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     checkpoint = open_model(smollm2_gguf)
     keep = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "model_type", "architectures")}
     with torch.device("meta"):

@@ -47,7 +47,16 @@ def test_float_weights(tmp_path: Path, case: str, loader: dict[str, Any]) -> Non
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("loader", [LOADERS[0], LOADERS[4], LOADERS[8]], ids=["onnx", "torch", "tf"])
+@pytest.mark.parametrize(
+    "loader",
+    [
+        pytest.param(LOADERS[0], id="onnx"),
+        pytest.param(LOADERS[4], id="torch"),
+        pytest.param(
+            LOADERS[8], id="tf", marks=pytest.mark.long
+        ),  # test_layers_by_kernels.py holds what tf foresees of codes on each change
+    ],
+)
 def test_stored_codes(smollm2_gguf: Path, loader: dict[str, Any]) -> None:
     """A file of 4-bit codes with float minimums, whose embedding has more."""
     check(str(smollm2_gguf), loader)

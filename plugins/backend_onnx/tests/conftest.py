@@ -164,12 +164,24 @@ def make_checkpoint(family: str) -> MemoryCheckpoint:
     return MemoryCheckpoint(config, tensors)
 
 
+class _Checkpoints(dict[str, MemoryCheckpoint]):
+    """Those of ``FAMILIES``, each made when it is first asked for."""
+
+    def __missing__(self, family: str) -> MemoryCheckpoint:
+        self[family] = make_checkpoint(family)
+        return self[family]
+
+
 @pytest.fixture(scope="session")
 def checkpoints() -> dict[str, MemoryCheckpoint]:
-    return {family: make_checkpoint(family) for family in FAMILIES}
+    return _Checkpoints()
 
 
-@pytest.fixture(params=list(FAMILIES))
+#: Of each form of a decoder one, on each change; test_families.py computes the others, too, in pieces and in a batch.
+_FORMS = ("llama", "mistral-window", "cohere2", "gemma2", "olmo2-odd-heads", "phi")
+
+
+@pytest.fixture(params=[family if family in _FORMS else pytest.param(family, marks=pytest.mark.long) for family in FAMILIES])
 def checkpoint(request: pytest.FixtureRequest, checkpoints: dict[str, MemoryCheckpoint]) -> MemoryCheckpoint:
     return checkpoints[request.param]
 

@@ -66,10 +66,17 @@ def divergence(logits: np.ndarray, reference: np.ndarray) -> float:
     return float((np.exp(one) * (one - other)).sum(axis=-1).mean())
 
 
-@pytest.mark.parametrize("kernels", ["auto", "onnx"])
 @pytest.mark.parametrize(
-    ("family", "form"),
-    [*((family, "q4_1") for family in FAMILIES), *(("llama", form) for form in ("q8_0", "int4-zeros", "int8-rows")), ("qwen3", "q8_0")],
+    ("family", "form", "kernels"),
+    [
+        pytest.param(family, form, kernels, marks=pytest.mark.long if family != "llama" and kernels == "onnx" else ())
+        for kernels in ("auto", "onnx")
+        for family, form in [
+            *((family, "q4_1") for family in FAMILIES),
+            *(("llama", form) for form in ("q8_0", "int4-zeros", "int8-rows")),
+            ("qwen3", "q8_0"),
+        ]
+    ],
 )
 def test_auto_computes_what_is_stored(checkpoints, start: Start, family: str, form: str, kernels: str) -> None:
     """With the kernels that are installed, if any, and with ONNX Runtime's own."""
@@ -156,11 +163,18 @@ def test_a_cpu_that_cuts_sums_of_bytes_is_refused(monkeypatch, checkpoints, star
         start(checkpoints["llama"], Options(**option))
 
 
+_OPTIONS = [{}, *({"prefill_activations": each} for each in ("fp32", "int16", "int8")), {"precision": "int8_channel"}]
+
+
 @pytest.mark.parametrize(
-    "options", [{}, *({"prefill_activations": each} for each in ("fp32", "int16", "int8")), {"precision": "int8_channel"}]
+    ("kernels", "form", "options"),
+    [
+        pytest.param(kernels, form, options, marks=pytest.mark.long if kernels == "onnx" and (form == "q8_0" or len(options) == 1) else ())
+        for kernels in ("auto", "onnx")
+        for form in (None, "q4_1", "q8_0")
+        for options in _OPTIONS
+    ],
 )
-@pytest.mark.parametrize("form", [None, "q4_1", "q8_0"])
-@pytest.mark.parametrize("kernels", ["auto", "onnx"])
 def test_the_weights_take_what_was_foretold(checkpoints, start: Start, form: str | None, options: dict[str, str], kernels: str) -> None:
     options = {**options, "kernels": kernels}
     checkpoint = checkpoints["llama"] if form is None else quantized(checkpoints["llama"], form, head="q8_0")

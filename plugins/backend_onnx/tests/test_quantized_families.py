@@ -47,8 +47,14 @@ def stored(made: TinyCheckpoint, bits: int, form: str) -> TinyCheckpoint:
     return attrs.evolve(made, tensors={**made.tensors, **codes})
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("bits", "form"), [(8, "symmetric"), (4, "zeros"), (4, "minimums")])
+@pytest.mark.parametrize(
+    ("bits", "form", "way"),
+    [
+        pytest.param(bits, form, way, marks=pytest.mark.long if way == "fp32" and form != "minimums" else ())
+        for bits, form in ((8, "symmetric"), (4, "zeros"), (4, "minimums"))
+        for way in WAYS
+    ],
+)
 def test_codes_give_the_logits_of_what_they_stand_for(bits: int, form: str, way: str, start: Callable[..., OnnxEngine]) -> None:
     options, limit = WAYS[way]
     for name, make in CHECKPOINTS.items():

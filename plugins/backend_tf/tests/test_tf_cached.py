@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmasos_backend_tf.framework import import_tensorflow
 from llmasos_hookspecs import Engine, Row, UnsupportedModel
 
 Load = Callable[..., Engine]
@@ -18,8 +19,7 @@ TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, VOCABULAR
 
 def save(path: Path, *, fault: str = "", last_only: bool = False, transposed: bool = False) -> Callable[[list[int]], Any]:
     """A decoder of one layer with rotated keys; returns its logits of a whole text, from numpy."""
-    import tensorflow as tf
-
+    tf: Any = import_tensorflow()[0]
     rng = np.random.default_rng(0)
     embedding, query, head = (
         rng.standard_normal(shape).astype("f4") for shape in ((VOCABULARY, WIDTH), (WIDTH, WIDTH), (WIDTH, VOCABULARY))

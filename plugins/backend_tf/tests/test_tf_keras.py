@@ -8,6 +8,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,11 @@ def gpt2_preset(tmp_path_factory: pytest.TempPathFactory, keras_hub: Any) -> Pat
 
 
 def in_pieces(engine: Engine, tokens: list[int]) -> Any:
-    slot, half = engine.open(), len(tokens) // 2
-    found = [engine.step([Row(slot, tokens[:half], 0, "all")])[0]]
-    found += [engine.step([Row(slot, [tokens[i]], i)])[0] for i in range(half, len(tokens))]
+    """Logits of all tokens: the first half at once, then two one by one, then most of the rest, and its last two one by one again."""
+    slot, half, end = engine.open(), len(tokens) // 2, len(tokens)
+    found = []
+    for start, stop in pairwise((0, half, half + 1, half + 2, end - 2, end - 1, end)):
+        found.append(engine.step([Row(slot, tokens[start:stop], start, "all")])[0])
     return np.concatenate(found)
 
 

@@ -21,7 +21,7 @@ from llmasos_backend_torch.static_decode import Prepare, StaticDecoder
 from llmasos_hookspecs import Adapter, Engine, EngineLimits
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
-_SHARED = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
+_SHARED = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
 _LLAMA = {**_SHARED, "intermediate_size": 96, "num_key_value_heads": 2}
 
 _LONGROPE = {
@@ -45,7 +45,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3-longrope": ("phi3", {**_LLAMA, "pad_token_id": 0, "original_max_position_embeddings": 32, "rope_parameters": _LONGROPE}),
     "gpt2": (
         "gpt2",
-        {"vocab_size": 160, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128, "scale_attn_by_inverse_layer_idx": True},
+        {"vocab_size": 160, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "scale_attn_by_inverse_layer_idx": True},
     ),
     "gpt-oss": ("gpt_oss", {**_LLAMA, "head_dim": 16, "sliding_window": 8, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "mixtral": ("mixtral", {**_LLAMA, "num_local_experts": 4}),

@@ -74,7 +74,7 @@ def every_path(engine: Engine, model: PreTrainedModel) -> None:
         engine.close(slot)
 
 
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in (*FUSED[1:], "phi3") else name for name in CACHED])
 def test_transformers_over_slots(name: str, saved: Saved, load_engine: Load) -> None:
     """transformers' layers over our KV slots compute what transformers computes."""
     model, folder = saved(name)
@@ -103,7 +103,7 @@ def test_models_without_keys_and_values(name: str, saved: Saved, load_engine: Lo
     every_path(engine, model)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "gpt2", "qwen3"])
+@pytest.mark.parametrize("name", [*("gemma2", "gpt2"), pytest.param("qwen3", marks=pytest.mark.long)])
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_lower_precision(name: str, dtype: str, saved: Saved, load_engine: Load) -> None:
     """bfloat16 and int8 of any architecture stay near float32."""

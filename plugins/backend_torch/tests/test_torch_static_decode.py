@@ -97,16 +97,9 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(
     made.shutdown()
 
 
-def matrix_product(x: torch.Tensor) -> torch.Tensor:
-    return x @ x
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
 def test_compiled(saved: Saved, fused_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step that torch.compile traces gives the same logits. A matrix product alone, which is torch's own kernel, takes the whole
-    compiler and no C++."""
-    x = torch.eye(4) * 3
-    torch.testing.assert_close(compiled(matrix_product, (x,))(x), x @ x)
+    """The step that torch.compile traces gives the same logits."""
 
     def traced(step: Step, *, dynamic: bool, options: object) -> Step:
         made: Step = torch._dynamo.optimize("aot_eager", dynamic=dynamic)(step)
@@ -121,7 +114,8 @@ def test_compiled(saved: Saved, fused_engine: Callable[..., Engine], monkeypatch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
 def test_compiled_in_c(saved: Saved, fused_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled step gives the same logits. Each layer takes the compiler as long again, and each process of its own imports torch."""
+    """A compiled step gives the same logits, by the whole compiler. Each layer takes it as long again, and each process of its own
+    imports torch."""
     import torch._inductor.config as inductor
 
     monkeypatch.setattr(inductor, "compile_threads", 1)

@@ -135,7 +135,7 @@ def rows_of(slot: int, tokens: list[int], placed: tuple[PlacedMedia, ...], start
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [(30, 150), (150, 30), (16, 16), (9, 40)])
+@pytest.mark.parametrize("size", [(30, 150), (16, 16), *(pytest.param(size, marks=pytest.mark.long) for size in ((150, 30), (9, 40)))])
 def test_logits_equal_those_of_transformers_wherever_an_image_is_cut(
     kind: str, size: tuple[int, int], made: Callable[[str], Any], load_engine: Callable[..., Engine]
 ) -> None:
@@ -293,7 +293,7 @@ def test_preempted_and_resumed_requests_give_the_same_tokens(made: Callable[[str
         records: list[Any] = []
         engine = load_engine(folder, limits=EngineLimits(threads=1, max_sequences=4))
         with EngineLoop(engine, Newest(), tokenizer=ByteTokenizer(VOCAB), ledger=ledger, on_finished=records.append) as loop:
-            prompts = [request_of(engine, index, "Look ", pixels(20 + index, 30, index), "?", new=30) for index in range(4)]
+            prompts = [request_of(engine, index, "Look ", pixels(20 + index, 30, index), "?", new=16) for index in range(4)]
             found = [list(ticket.result(60).tokens) for ticket in [loop.submit(prompt) for prompt in prompts]]
         return found, sum(record.preemptions for record in records)
 

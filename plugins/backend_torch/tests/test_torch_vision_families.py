@@ -95,6 +95,8 @@ FAMILIES = {
         Qwen2VLImageProcessorPil, _QWEN_IMAGES,
     ),
 }  # fmt: skip
+#: For tests whose subject is the engine, on each change one whose images are read as a whole, and one that rotates in three directions.
+KINDS = [kind if kind in ("gemma3", "qwen3_vl") else pytest.param(kind, marks=pytest.mark.long) for kind in FAMILIES]
 Made = Callable[[str], tuple[PreTrainedModel, Path]]
 
 
@@ -175,7 +177,7 @@ def test_logits_equal_those_of_transformers_wherever_an_image_is_cut(
         engine.close(slot)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_images_beside_other_prompts_equal_transformers(kind: str, made: Made, load_engine: Callable[..., Engine]) -> None:
     """Two of unequal size in one prompt, another prompt with one, and one without, in one step; then each goes on with text."""
     model, folder = made(kind)
@@ -191,7 +193,7 @@ def test_two_images_beside_other_prompts_equal_transformers(kind: str, made: Mad
         assert close(np.concatenate([first, rest]), reference(kind, model, *parts, " more"))
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_forks_and_truncation_within_an_image(kind: str, made: Made, load_engine: Callable[..., Engine]) -> None:
     """A fork goes on with the image that its origin is in; truncated within one, before or after it, a slot takes the same or another."""
     model, folder = made(kind)
@@ -213,9 +215,7 @@ def test_forks_and_truncation_within_an_image(kind: str, made: Made, load_engine
     assert close(computed(engine, copy, other, other_placed, placed.start, middle, len(other)), changed[placed.start :])
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if kind in ("gemma3", "qwen3_vl") else pytest.param(kind, marks=pytest.mark.long) for kind in FAMILIES]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_preempted_requests_and_prefixes_of_the_cache_answer_as_transformers(
     kind: str, made: Made, load_engine: Callable[..., Engine]
 ) -> None:
@@ -232,7 +232,7 @@ def test_preempted_requests_and_prefixes_of_the_cache_answer_as_transformers(
         records: list[Any] = []
         engine = load_engine(folder, limits=EngineLimits(threads=1, max_sequences=4))
         with EngineLoop(engine, Newest(), tokenizer=ByteTokenizer(VOCAB), ledger=ledger, on_finished=records.append) as loop:
-            prompts = [request_of(engine, index, "Look ", pixels(20 + index, 30, index), "?", new=30) for index in range(4)]
+            prompts = [request_of(engine, index, "Look ", pixels(20 + index, 30, index), "?", new=20) for index in range(4)]
             found = [loop.submit(prompt) for prompt in prompts]
             return [ticket.result(60) for ticket in found], sum(record.preemptions for record in records)
 

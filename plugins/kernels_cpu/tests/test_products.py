@@ -122,7 +122,7 @@ def test_a_row_has_the_same_bits_in_any_batch(form: str, name: str, precision: P
     multiply = partial(library.multiply, matrix, precision=precision, name=name)
     expected = np.concatenate([multiply(x[at : at + 1]) for at in range(len(x))])
     for count in (2, 3, 7, 8, 15, 16, 17, 32, 67):
-        for threads in (1, 3):
+        for threads in (1, 3) if count in (3, 17, 67) else (1,):
             np.testing.assert_array_equal(multiply(x[:count], threads=threads), expected[:count])
 
 
