@@ -43,7 +43,7 @@ _ACTS: Final[dict[str, dict[str, Any]]] = {
     "nemotron": _BIASES,
     "exaone4": {**_WINDOW, "sliding_window_pattern": 2},
 }
-#: One of each form; the others, which widen this, take as long again, and the kit has llama, gemma2 and phi.
+#: One of each form; the others, which widen this, take as long again. The kit has llama, test_layers_by_kernels.py gemma2 and phi.
 _COMMON: Final = frozenset(("gemma3_text", "granite", "olmo2"))
 
 _FAMILIES: Final = [(kind, _ACTS.get(kind, {})) for kind in DECODER_FAMILIES]

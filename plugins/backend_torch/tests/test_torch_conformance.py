@@ -37,6 +37,7 @@ class TestEncoderDecoders(EncoderDecoderConformance):
     module = "llmasos_backend_torch"
 
 
+@pytest.mark.long  # test_torch_drawing.py draws in every way of computing
 class TestDrawingTokens(LoaderConformance):
     """The same kit where the engine draws tokens itself, as it does on a GPU."""
 

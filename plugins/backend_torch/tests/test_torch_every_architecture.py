@@ -228,20 +228,26 @@ def way(engine: Engine) -> str:
     return "slots" if "kv_cache" in engine.info.features else "recomputed"
 
 
-#: Those that the loader onnx compares with transformers on each change, too (its test_families.py); ``make test-long`` walks them here.
-ELSEWHERE: Final = frozenset(DECODER_FAMILIES) - {"llama", "gemma2"}
+#: Those that are compared with transformers on each change in another place, too: by the loader onnx (its test_families.py), or on more
+#: paths in test_torch_architectures.py; ``make test-long`` walks them here.
+ELSEWHERE: Final = frozenset(DECODER_FAMILIES) - {"llama"} | {"gpt_oss", "bloom", "mamba"}
 _ALIKE: Final = """
-apertus apertus1p5_text aria_text axk1 axk2 beam bert-generation big_bird biogpt bitnet blenderbot blenderbot-small blt
-camembert codegen cohere_compass_text ctrl cwm data2vec-text dbrx deepseek_v2 diffllama dots3_note_text electra emu3
-ernie ernie4_5_moe exaone_moe falcon_mamba flex_olmo flint gemma4 gemma4_unified_text glm4_moe glm4_moe_lite glm_moe_dsa
-got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neo granitemoe granitemoe_swa granitemoehybrid granitemoeshared hrm_text
-hunyuan_v1_dense hy_v3 hyperclovax inkling2_loop_text internlm3 iquestcoder jais2 jetmoe kolibri1 laguna lfm2_moe marian
-mbart megatron-bert mellum minimax minimax_m2 ministral3 mixtral modernbert-decoder moshi moss_transcribe_diarize mpt
-mvp nanochat olmo_hybrid olmoe openai-gpt opt pegasus persimmon phimoe plbart qwen2_moe qwen3_5_moe qwen3_5_moe_text
-qwen3_5_text qwen4_exp_text rembert roberta-prelayernorm roc_bert roformer sarvam_mla sarvam_moe solar_open vaultgemma
-xglm xlm-roberta xlm-roberta-xl xmod youtu zaya
+apertus apertus1p5_text aria_text axk1 axk2 bailing_hybrid bamba bart beam bert-generation big_bird biogpt bitnet
+blenderbot blenderbot-small blt camembert codegen cohere2_moe cohere_compass_text ctrl cwm data2vec-text dbrx
+deepseek_v2 deepseek_v4 diffllama dory dots1 dots3_note_text electra emu3 ernie ernie4_5_moe exaone exaone_moe falcon
+falcon_h1 falcon_mamba flex_olmo flint fuyu gemma3n_text gemma4 gemma4_text gemma4_unified_text git glm4_moe
+glm4_moe_lite glm_moe_dsa got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox_japanese gptj granite_swa granitemoe
+granitemoe_swa granitemoehybrid granitemoeshared hrm_text hunyuan_v1_dense hunyuan_v1_moe hy_v3 hy_v4 hyperclovax
+inkling2_loop_text inkling2_text inkling_text internlm3 iquestcoder jais2 jamba jetmoe kimi_linear kolibri1 laguna
+lara_mini lfm2_moe lfm3 mamba2 marian mbart megatron-bert mellum mimo_v2_flash minicpm3 minimax minimax_m2
+minimax_m3_vl_text ministral3 mixtral mllama modernbert-decoder moshi moss_transcribe_diarize mpt mvp nanochat
+nemotron_h olmo_hybrid olmoe openai-gpt opt pegasus persimmon phi4_multimodal phimoe plbart qwen2_moe qwen3_5
+qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen4_exp qwen4_exp_text recurrent_gemma rembert
+roberta-prelayernorm roc_bert roformer rwkv sarvam_mla sarvam_moe solar_open trocr vaultgemma xglm xlm-roberta
+xlm-roberta-xl xlstm xmod youtu zamba2 zaya
 """
-#: Those that take the same branches of this loader as another, as branch coverage of each alone says; ``make test-long`` walks them.
+#: Those that take no branch of this loader alone, as branch coverage says; ``make test-long`` walks them. What walks on each change takes
+#: all branches together, and is of each kind of state and of attention.
 ALIKE: Final = frozenset(_ALIKE.split())
 
 
