@@ -202,7 +202,7 @@ def test_products_of_other_layers_are_theirs(kind: str, tf: Loader, tmp_path: Pa
     """Layer norms, other activations, parallel blocks and softcaps are TensorFlow's; the logits differ by rounding alone."""
     from llmasos_backend_tf.linear import KernelMatrix
 
-    made = FamilyModel(kind, {})
+    made = FamilyModel(kind, {"num_hidden_layers": 2})
     made.quantize()
     engine = tf.start(made)
     assert not by_kernels(engine)
