@@ -74,9 +74,10 @@ def test_logits_in_float32(implementation: str, checkpoint: Checkpoint, referenc
 
 
 @pytest.mark.slow
+@pytest.mark.long  # test_torch_codes.py and test_torch_architectures.py compute in them on each change
 @pytest.mark.parametrize(
     ("dtype", "most"),
-    [pytest.param("bfloat16", 0.005, marks=pytest.mark.long), pytest.param("int8", 0.01, marks=pytest.mark.long), ("int4", 0.01)],
+    [("bfloat16", 0.005), ("int8", 0.01), ("int4", 0.01)],
 )
 def test_divergence_of_lower_precision(
     dtype: str, most: float, checkpoint: Checkpoint, reference: PreTrainedModel, engine: Callable[..., Engine]

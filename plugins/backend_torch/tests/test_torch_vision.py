@@ -293,7 +293,7 @@ def test_preempted_and_resumed_requests_give_the_same_tokens(made: Callable[[str
         records: list[Any] = []
         engine = load_engine(folder, limits=EngineLimits(threads=1, max_sequences=4))
         with EngineLoop(engine, Newest(), tokenizer=ByteTokenizer(VOCAB), ledger=ledger, on_finished=records.append) as loop:
-            prompts = [request_of(engine, index, "Look ", pixels(20 + index, 30, index), "?", new=16) for index in range(4)]
+            prompts = [request_of(engine, index, "Look ", pixels(20 + index, 30, index), "?", new=30) for index in range(4)]
             found = [list(ticket.result(60).tokens) for ticket in [loop.submit(prompt) for prompt in prompts]]
         return found, sum(record.preemptions for record in records)
 
