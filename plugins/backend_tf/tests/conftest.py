@@ -78,7 +78,7 @@ def _written(
     names = ["input_ids", *(["attention_mask"] if mask else []), *(["position_ids"] if positions else [])]
     dtypes = {"input_ids": tf.int32, "attention_mask": tf.bool, "position_ids": tf.int64}
 
-    @tf.function(input_signature=[tf.TensorSpec((rows, length), dtypes[name], name=name) for name in reversed(names)])
+    @tf.function(input_signature=[tf.TensorSpec((rows, length), dtypes[name], name=name) for name in reversed(names)], autograph=False)
     def serve(*given: Any) -> Any:
         by_name = dict(zip(reversed(names), given, strict=True))
         ids = by_name["input_ids"]

@@ -41,7 +41,7 @@ def save(path: Path, *, fault: str = "", last_only: bool = False, transposed: bo
         a, b = tf.split(x, 2, -1)
         return tf.concat([a * tf.cos(angles) - b * tf.sin(angles), b * tf.cos(angles) + a * tf.sin(angles)], -1)
 
-    @tf.function(input_signature=[specs[name] for name in sorted(specs)])
+    @tf.function(input_signature=[specs[name] for name in sorted(specs)], autograph=False)
     def serve(attention_mask: Any, input_ids: Any, past_key: Any, past_value: Any, position_ids: Any) -> Any:
         e, q, h = module.weights
         x = tf.gather(e, input_ids)

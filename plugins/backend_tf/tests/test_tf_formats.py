@@ -72,7 +72,8 @@ def save_llama(checkpoint: TinyCheckpoint, path: Path) -> None:
         return norm(x, "model.norm") @ tf.transpose(w["lm_head.weight"])
 
     ids = tf.TensorSpec([None, None], tf.int32, name="input_ids")
-    function = tf.function(lambda input_ids, attention_mask: {"logits": logits(input_ids)})  # noqa: ARG005 - the signature's name
+    named = lambda input_ids, attention_mask: {"logits": logits(input_ids)}  # noqa: E731, ARG005 - the names of the signature
+    function = tf.function(named, autograph=False)
     signature = function.get_concrete_function(ids, tf.TensorSpec([None, None], tf.int64, name="attention_mask"))
     tf.saved_model.save(module, str(path), signatures=signature)
 

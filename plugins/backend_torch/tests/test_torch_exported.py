@@ -189,7 +189,10 @@ def saved_program(module: nn.Module, path: Path, given: dict[str, Tensor], dynam
     return path
 
 
-@pytest.mark.parametrize("form", ["positions", "keywords", "tokens", "batch of two", "shared length", "any batch"])
+@pytest.mark.parametrize(
+    "form",
+    ["positions", "keywords", pytest.param("tokens", marks=pytest.mark.long), "batch of two", "shared length", "any batch"],
+)
 def test_inputs_are_bound_by_name(form: str, decoder: Any, tmp_path: Path, load_engine: Load) -> None:
     """Positions are not taken for a mask; keyword arguments, unknown names of a single input, fixed batches and masks of the same length
     as the ids all give the decoder's logits."""
