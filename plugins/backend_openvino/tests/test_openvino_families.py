@@ -67,7 +67,7 @@ def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: di
     engine.shutdown()
 
 
-@pytest.mark.parametrize("kind", ["phi3", "gpt_neox", pytest.param("cohere", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["phi3", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("gpt_neox", "cohere"))])
 def test_codes_are_laid_out_as_floats_are(kind: str, tmp_path: Path) -> None:
     """Parts of fused tensors, heads and channels keep their places in codes with float minimums."""
     made = model(kind, {})

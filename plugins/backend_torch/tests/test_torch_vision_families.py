@@ -215,7 +215,9 @@ def test_forks_and_truncation_within_an_image(kind: str, made: Made, load_engine
     assert close(computed(engine, copy, other, other_placed, placed.start, middle, len(other)), changed[placed.start :])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(  # TestWholeImages has images that are read as a whole
+    "kind", [kind if kind == "qwen3_vl" else pytest.param(kind, marks=pytest.mark.long) for kind in FAMILIES]
+)
 def test_preempted_requests_and_prefixes_of_the_cache_answer_as_transformers(
     kind: str, made: Made, load_engine: Callable[..., Engine]
 ) -> None:
