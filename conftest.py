@@ -126,6 +126,22 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+#: How the paths of files begin that run in one process -> why: they share an environment that wheels are installed in, or a framework
+#: (and Keras above it) that takes each process longer to import than most of them take to run.
+_TOGETHER = {
+    "tests/plugins_install/": "wheels",
+    "plugins/backend_tf/": "tensorflow",
+    "tests/test_backends_agree.py": "tensorflow",
+    "tests/test_layers_by_kernels.py": "tensorflow",
+}
+
+
+def _scope(nodeid: str) -> str:
+    """What of a run stays in one process: a file, or those of ``_TOGETHER``."""
+    file = nodeid.partition("::")[0]
+    return next((name for start, name in _TOGETHER.items() if file.startswith(start)), file)
+
+
 #: How many plain tests a marked one takes as long as, roughly.
 _WEIGHTS = {"slow": 20, "model": 20, "wheels": 50}
 
@@ -133,10 +149,10 @@ _WEIGHTS = {"slow": 20, "model": 20, "wheels": 50}
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, run the files that take longest first, so that all of them end at about the same time."""
     if hasattr(config, "workerinput"):
-        weights: Counter[Path] = Counter()
+        weights: Counter[str] = Counter()
         for item in items:
-            weights[item.path] += max([1, *(_WEIGHTS[mark.name] for mark in item.iter_markers() if mark.name in _WEIGHTS)])
-        items.sort(key=lambda item: -weights[item.path])
+            weights[_scope(item.nodeid)] += max([1, *(_WEIGHTS[mark.name] for mark in item.iter_markers() if mark.name in _WEIGHTS)])
+        items.sort(key=lambda item: -weights[_scope(item.nodeid)])
 
 
 @contextlib.contextmanager
@@ -168,13 +184,12 @@ def pytest_runtest_call() -> Iterator[None]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     """Share the tests out by file, so that what the tests of a file share is made once, and tests that measure memory or threads never
-    run beside others in one process. The tests that install wheels share one environment, so they all run in one process."""
+    run beside others in one process."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "wheels" if file.startswith("tests/plugins_install/") else file
+            return _scope(nodeid)
 
     config.option.loadscopereorder = False  # in the order of ``pytest_collection_modifyitems``
     return ByFile(config, log)
