@@ -79,8 +79,7 @@ def reference(smollm2_gguf: Path) -> Callable[[list[int]], np.ndarray]:
     return logits
 
 
-#: test_openvino_families.py compares OpenVINO with transformers on each change, on tiny models.
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.long if name == "openvino" else ()) for name in FLOAT32])
+@pytest.fixture(scope="module", params=FLOAT32)
 def model(request: pytest.FixtureRequest, smollm2_gguf: Path) -> Iterator[LanguageModel]:
     pytest.importorskip(f"llmasos_backend_{request.param}")
     scheduler = {"use": "fifo", "max_sequences": len(PROMPTS)}
