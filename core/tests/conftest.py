@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.cli.fork_server import WARM_LLMASOS
+from core.tests.forked_children import ForkedChildren
 from libs.engine.tests.conftest import hash_engine, make_loop, media_engine, request_of  # noqa: F401 (fixtures)
 from libs.residency.tests.conftest import harness  # noqa: F401 (fixture)
 
@@ -109,6 +111,13 @@ def adding(folder: Path, patch: pytest.MonkeyPatch, new_home: Callable[[Path], P
 def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Any]:
     """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
     return adding(tmp_path, monkeypatch, new_home)
+
+
+@pytest.fixture(scope="session")
+def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
+    """Starts programs that go on beside a test, as forks of a process that has imported the command line."""
+    with ForkedChildren(tmp_path_factory.mktemp("children"), warm=WARM_LLMASOS) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,8 @@ control.close()
 for number, stream in enumerate(descriptors[1:4]):
     os.dup2(stream, number)
     os.close(stream)
+sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)
 for wanted, number in zip(job["descriptors"], descriptors[4:]):
     job["arguments"][job["arguments"].index(str(wanted))] = str(number)
 os.environ.clear()
@@ -86,8 +88,9 @@ with contextlib.suppress(ImportError):
 class ForkedChild:
     """The part of ``subprocess.Popen`` that is needed of these children."""
 
-    stdin: IO[str] | None = None
-    stdout: IO[str] | None = None
+    stdin: IO[Any] | None = None
+    stdout: IO[Any] | None = None
+    stderr: IO[Any] | None = None
 
     def __init__(self, command: Sequence[str], told: int) -> None:
         self.args: Final = command
@@ -96,9 +99,17 @@ class ForkedChild:
         self.returncode: int | None = None
 
     def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
@@ -135,6 +146,7 @@ class ForkedChildren:
     """
 
     DEVNULL: Final = subprocess.DEVNULL
+    PIPE: Final = subprocess.PIPE
     STDOUT: Final = subprocess.STDOUT
     TimeoutExpired: Final = subprocess.TimeoutExpired
 
@@ -185,17 +197,27 @@ class ForkedChildren:
         }
         mine, told = os.pipe()
         nowhere = os.open(os.devnull, os.O_RDWR)
+        closing = [told, nowhere]
+        pipes: dict[str, IO[bytes]] = {}
         try:
             numbers: dict[Any, int] = {None: 2, self.DEVNULL: nowhere}
             streams: list[int] = []
-            for each in (stdin, stdout, stderr):
-                streams.append(numbers[each] if each in numbers else getattr(each, "fileno", lambda each=each: each)())
+            for name, each in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+                if each == self.PIPE:
+                    read, write = os.pipe()
+                    pipes[name] = os.fdopen(write, "wb") if name == "stdin" else os.fdopen(read, "rb")
+                    streams.append(read if name == "stdin" else write)
+                    closing.append(streams[-1])
+                else:
+                    streams.append(numbers[each] if each in numbers else getattr(each, "fileno", lambda each=each: each)())
                 numbers[self.STDOUT] = streams[-1]
             socket.send_fds(self._control, [json.dumps(job).encode()], [told, *streams, *pass_fds])
         finally:
-            os.close(told)
-            os.close(nowhere)
-        return ForkedChild(command, mine)
+            for number in closing:
+                os.close(number)
+        child = ForkedChild(command, mine)
+        child.stdin, child.stdout, child.stderr = (pipes.get(name) for name in ("stdin", "stdout", "stderr"))
+        return child
 
     def python(self, code: str, *arguments: str | Path) -> ForkedChild:
         """A child that runs ``code``, with pipes for texts to its standard input and from its standard output."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 import attrs
 import pytest
+from core.tests.cli.fork_server import ForkServer, with_plugins
 from core.tests.planted import ERRORS, Fault
 
 from llmasos.api.pipeline import Pipeline
@@ -388,7 +388,7 @@ def test_the_requests_of_a_task_end_at_its_timeout(trial: Trial) -> None:
     assert ticket.result(SECONDS)
 
 
-def test_the_process_ends_though_a_source_does_not(tmp_path: Path, add: Any) -> None:
+def test_the_process_ends_though_a_source_does_not(tmp_path: Path, add: Any, fork_server: ForkServer) -> None:
     """The caller is told at the bound, and the program has its own exit status while the source still stalls."""
     add(
         "source",
@@ -404,9 +404,8 @@ def test_the_process_ends_though_a_source_does_not(tmp_path: Path, add: Any) -> 
         def llmasos_fetch(ref): threading.Event().wait()
     """),
     )
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from llmasos.cli import main; main()"
     arguments = ["run", "x", "--model", "shelf:x", "--set", "resources.fetch_timeout=0.5"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    done = fork_server.said(*arguments, folder=tmp_path, **with_plugins(tmp_path))
     assert done.returncode == 1, done.stderr
     assert 'source "mine_source" (made-mine_source 1.0) made no progress in llmasos_fetch for 0.5 seconds' in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
 from llmasos.api.pipeline import Pipeline
+from llmasos.compose.replicas import local
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import RequestStarted, StepRecord
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
@@ -51,8 +53,11 @@ def computed(records: list[Any]) -> int:
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_an_observer_hears_of_starts_and_steps(seen: Callable[[], list[Any]], tmp_path: Path, replicas: int) -> None:
+def test_an_observer_hears_of_starts_and_steps(
+    seen: Callable[[], list[Any]], tmp_path: Path, replicas: int, forked_children: ForkedChildren, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every request starts once, every computed token is in some step, and each replica has its number."""
+    monkeypatch.setattr(local, "subprocess", forked_children)
     tiny_checkpoint(folder=tmp_path / "model")
     config = {
         "model": {"source": str(tmp_path / "model"), "replicas": replicas, "context_length": 64},

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
 import threading
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.cli.fork_server import LLMASOS, RESCAN
+from core.tests.forked_children import ForkedChildren
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.api.runtime import PipelineRuntime
@@ -547,16 +548,18 @@ def test_serve_adds_a_server_where_none_is_named(tmp_path: Path, table: str, ove
     assert _servers(config, overrides) == changes
 
 
-def test_serve_runs_until_it_is_told_to_end(site: Path, tiny: Path, tmp_path: Path) -> None:
+def test_serve_runs_until_it_is_told_to_end(site: Path, tiny: Path, tmp_path: Path, children: ForkedChildren) -> None:
     """SIGTERM while an answer is being written: the answer ends whole, new ones are refused, and the program ends with 0."""
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from llmasos.cli import main; main()"
-    command = [sys.executable, "-c", code, "serve", "-m", str(tiny), "--loader", "onnx", "--set", "server[0].use=lines"]
+    code = f"import sys; sys.path.insert(0, {str(site)!r})\n{RESCAN}{LLMASOS}"
+    command = [sys.executable, "-I", "-c", code, "serve", "-m", str(tiny), "--loader", "onnx", "--set", "server[0].use=lines"]
     environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
-    process = subprocess.Popen([*command, "--set", "server[0].port=0"], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+    command += ["--set", "server[0].port=0"]
+    nowhere = children.DEVNULL
+    process = children.Popen(command, stdin=nowhere, stdout=nowhere, stderr=children.PIPE, env=environment, cwd=str(tmp_path))
     assert process.stderr is not None
     try:
-        line = next(line for line in process.stderr if "Listening on tcp://" in line)
-        port = int(line.strip().rpartition(":")[2])
+        line = next(line for line in process.stderr if b"Listening on tcp://" in line)
+        port = int(line.strip().rpartition(b":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client, client.makefile("rb") as lines:
             client.sendall(json.dumps({"prompt": "otters", "max_new_tokens": 40, "ignore_eos": True}).encode() + b"\n")
             assert b"text" in lines.readline()

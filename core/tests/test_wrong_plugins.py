@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.cli.fork_server import ForkServer, with_plugins
 from typer.testing import CliRunner
 
 from llmasos.api import resources
@@ -394,12 +393,11 @@ def test_a_loader_that_ends_the_program_does_not(pipeline_of: Any, add: Any, rai
     assert 'loader "wrong" (made-wrong 1.0) failed in llmasos_load' in str(found[0])
 
 
-def test_ctrl_c_stays_what_it_is(add: Any, tiny: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stays_what_it_is(add: Any, tiny: Path, tmp_path: Path, fork_server: ForkServer) -> None:
     """It interrupts the caller while a plugin stands still, and the next caller is served."""
     add("loader", "wrong", COMPONENT + INTERRUPTED)
     config = {"model": {"source": str(tiny)}, "loader": "wrong"}
     code = f"""if True:
-        import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
         from llmasos.api.pipeline import Pipeline
         with Pipeline.from_config({config!r}) as pipeline:
             try:
@@ -408,17 +406,18 @@ def test_ctrl_c_stays_what_it_is(add: Any, tiny: Path, tmp_path: Path) -> None:
                 print("interrupted")
             print(len(pipeline.model.generate("x", max_new_tokens=2).tokens))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = fork_server.said(folder=tmp_path, **with_plugins(tmp_path, code))
     assert (done.returncode, done.stdout) == (0, "interrupted\n2\n"), done.stderr
 
 
-def test_a_wrong_task_is_one_line_at_the_command_line(add: Any, tiny: Path, tmp_path: Path, reference_loader: str) -> None:
+def test_a_wrong_task_is_one_line_at_the_command_line(
+    add: Any, tiny: Path, tmp_path: Path, reference_loader: str, fork_server: ForkServer
+) -> None:
     """No traceback, and an exit status."""
     add("loader", "reference", reference_loader)
     add("task", "mine", TASK.replace("RUN", "raise KeyError('lost')").replace("def stream", "def other"))
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from llmasos.cli import main; main()"
     arguments = ["task", "mine", "--text", "x", "--model", str(tiny), "--loader", "reference"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    done = fork_server.said(*arguments, folder=tmp_path, **with_plugins(tmp_path))
     assert done.returncode == 1, done.stderr
     assert 'Error: The task "mine" (made-mine 1.0) failed in run: KeyError' in done.stderr
     assert "Traceback" not in done.stderr

@@ -18,8 +18,9 @@ _WITHOUT = [f"-pno:{name}" for name in ("cacheprovider", "terminal", "doctest", 
 
 @attrs.define
 class Outcomes:
-    """Names of the standard tests, without parameters, by how they ended."""
+    """Names of the standard tests, without parameters, by how they ended; of one that is awaited to fail, the parameters up to a failure."""
 
+    awaited: bool = False
     passed: set[str] = attrs.field(factory=set)
     failed: set[str] = attrs.field(factory=set)
     skipped: set[str] = attrs.field(factory=set)
@@ -29,6 +30,10 @@ class Outcomes:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Python's own traceback of a failure: a third of a run went into the source lines that pytest shows around it."""
         config.option.tbstyle = "native"
+
+    def pytest_runtest_protocol(self, item: pytest.Function) -> bool | None:
+        """Leave out what would tell nothing new: a defect is caught by the first failure."""
+        return True if self.awaited and item.originalname in self.failed else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.rpartition("::")[2].partition("[")[0]
@@ -52,8 +57,8 @@ RunConformance = Callable[..., Outcomes]
 def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConformance]:
     """``run(base, plugin, body)``: pytest on a class of ``base`` with ``body``, for a plugin module with the text ``plugin``.
 
-    ``only`` names the standard tests to run; none: all but those ``without``. ``leaks``: files and sockets that the plugin leaves open are
-    no failure.
+    ``only`` names the standard tests to run, each up to its first failure; none: all but those ``without``. ``leaks``: files and sockets
+    that the plugin leaves open are no failure.
     """
     made: list[str] = []
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -70,7 +75,7 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         test = tmp_path / f"test_{module}.py"
         lines = "".join(f"    {line}\n" for line in [f'module = "{module}"', *body.splitlines()])
         test.write_text(f"from llmasos_hookspecs.testing import *\n\n\nclass TestConformance({base}):\n{lines}", encoding="utf-8")
-        outcomes = Outcomes()
+        outcomes = Outcomes(awaited=bool(only))
         config = tmp_path / "pytest.ini"
         config.write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
         arguments = ["-c", str(config), f"--rootdir={tmp_path}", "--import-mode=importlib", "--strict-markers"]

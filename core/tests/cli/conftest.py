@@ -10,12 +10,11 @@ from pathlib import Path
 
 import attrs
 import pytest
+from core.tests.forked_children import ForkedChild, ForkedChildren
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 from .fork_server import LLMASOS, ForkServer
-
-COMMAND = [sys.executable, "-c", LLMASOS]
 
 
 @attrs.frozen
@@ -24,16 +23,20 @@ class CommandLine:
 
     folder: Path
     server: ForkServer
+    children: ForkedChildren
     env: Mapping[str, str]
 
     def __call__(self, *arguments: str | Path, stdin: str | bytes = "", **env: str) -> subprocess.CompletedProcess[str]:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         return self.server.said(*map(str, arguments), folder=self.folder, given=given, env={**self.env, **env})
 
-    def start(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[bytes]:
-        """The same, going on beside the test, which must wait for it."""
-        piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=self.folder, env=dict(self.env), **{**piped, **streams})
+    def start(self, *arguments: str | Path, code: str = LLMASOS, env: Mapping[str, str] | None = None, **streams: int) -> ForkedChild:
+        """The same, or ``code``, going on beside the test, which must wait for it."""
+        piped: dict[str, int] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        command = [sys.executable, "-I", "-c", code, *map(str, arguments)]
+        found = self.children.Popen(command, cwd=str(self.folder), env=self.env if env is None else env, **{**piped, **streams})
+        assert isinstance(found, ForkedChild)
+        return found
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +54,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, home: Path, fork_server: ForkServer) -> CommandLine:
+def cli(tmp_path: Path, home: Path, fork_server: ForkServer, children: ForkedChildren) -> CommandLine:
     """The command line, in an empty folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
     env = {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
-    return CommandLine(tmp_path, fork_server, env)
+    return CommandLine(tmp_path, fork_server, children, env)
 
 
 @pytest.fixture

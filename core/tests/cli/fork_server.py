@@ -102,6 +102,11 @@ with contextlib.redirect_stdout(io.StringIO()):
 """
 
 
+def with_plugins(folder: Path, code: str = LLMASOS) -> dict[str, Any]:
+    """How to run a program that finds the plugins of ``folder / "site"``, in this process's environment."""
+    return {"code": RESCAN + code, "path": [str(folder / "site")], "env": {**os.environ, "PYTHONUTF8": "1"}}
+
+
 class ForkServer:
     """Runs programs of Python, each in a process of its own.
 

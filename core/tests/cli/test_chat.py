@@ -8,14 +8,14 @@ import os
 import pty
 import re
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
+from core.tests.cli.fork_server import LLMASOS
+from core.tests.forked_children import ForkedChild
 
 from llmasos_conversations.store import ConversationStore
 
@@ -23,14 +23,20 @@ pytestmark = pytest.mark.slow
 
 #: Seconds after which something that must come has not come.
 PATIENCE = 60.0
-COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
+#: The command line in a session of its own, whose controlling terminal its standard input is: only then is Ctrl-C a signal.
+AT_TERMINAL = f"""
+import fcntl, os, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+{LLMASOS}
+"""
 
 
 @attrs.define
 class Terminal:
     """One end of a pseudo-terminal, with ``llmasos chat`` at the other."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedChild
     file: int
     seen: str = ""
 
@@ -72,16 +78,20 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(cli, model) -> Iterator[Terminal]:
+def own(cli, home) -> Path:
+    """A home of one test's own, for conversations, which shares with the others' what was built."""
+    (home / "cache").mkdir(exist_ok=True)
+    (cli.folder / "home").mkdir()
+    (cli.folder / "home" / "cache").symlink_to(home / "cache")
+    return cli.folder / "home"
+
+
+@pytest.fixture
+def terminal(cli, model, own) -> Iterator[Terminal]:
     """A conversation that is ready for the first message."""
     ours, theirs = pty.openpty()
-    home = cli.folder / "home"
-    env = {**cli.env, "LLMASOS_HOME": str(home), "TERM": "dumb"}
-    command = [*COMMAND, "chat", *model, "-n", "8"]
-    # A session of its own, whose controlling terminal this is: only then is Ctrl-C a signal.
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=cli.folder, env=env, start_new_session=True, preexec_fn=_control
-    )
+    env = {**cli.env, "LLMASOS_HOME": str(own), "TERM": "dumb"}
+    process = cli.start("chat", *model, "-n", "8", code=AT_TERMINAL, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     talk = Terminal(process, ours)
     talk.expect(r"/help lists the commands.*\n")
@@ -98,14 +108,7 @@ def conversation(home: Path, name: str) -> list[dict[str, str]]:
     return list(ConversationStore(home / "data" / "conversations").find(name).messages)
 
 
-def _control() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_a_conversation_is_kept_and_resumed(terminal, cli, model):
+def test_a_conversation_is_kept_and_resumed(terminal, cli, model, own):
     """Two turns, several lines, saved, listed, and resumed by another process; Ctrl-D ends with 0."""
     terminal.send("Hello\n")
     terminal.expect("\n> ")
@@ -121,16 +124,15 @@ def test_a_conversation_is_kept_and_resumed(terminal, cli, model):
     terminal.expect("\n> ")
     terminal.send("\x04")
     assert terminal.end() == 0
-    home = {"LLMASOS_HOME": str(cli.folder / "home")}
-    shown = cli("chat", "--resume", "first", *model, "-n", "4", stdin="/history\nMore\n/exit\n", **home)
+    shown = cli("chat", "--resume", "first", *model, "-n", "4", stdin="/history\nMore\n/exit\n", LLMASOS_HOME=str(own))
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("user: Hello\nassistant: ")
-    kept = conversation(cli.folder / "home", "first")
+    kept = conversation(own, "first")
     assert [each["content"] for each in kept if each["role"] == "user"] == ["Hello", "More"]
-    assert "Hello" in (cli.folder / "home" / "data" / "chat_history").read_text()
+    assert "Hello" in (own / "data" / "chat_history").read_text()
 
 
-def test_an_interrupted_reply_keeps_what_was_shown(terminal, cli):
+def test_an_interrupted_reply_keeps_what_was_shown(terminal, own):
     """Ctrl-C in a reply ends the reply and not the conversation."""
     terminal.send("/set max_new_tokens 900\n")
     terminal.expect("\n> ")
@@ -150,7 +152,7 @@ def test_an_interrupted_reply_keeps_what_was_shown(terminal, cli):
     terminal.expect(r"Kept as cut; .*\n> ")
     terminal.send("/exit\n")
     assert terminal.end() == 0
-    messages = conversation(cli.folder / "home", "cut")
+    messages = conversation(own, "cut")
     assert [each["role"] for each in messages] == ["user", "assistant"]
     assert messages[1]["content"]
 
@@ -172,11 +174,10 @@ def test_ctrl_c_at_the_prompt_harms_nothing(terminal):
     assert terminal.end() == 0
 
 
-def test_commands_through_a_pipe(cli, model):
+def test_commands_through_a_pipe(cli, model, own):
     """A script can talk too: its answers are all that is on standard output, and a refused command harms nothing."""
-    home = str(cli.folder / "home")
     script = "/set temperature hot\n/save ../x\n/load none\nHello\n/retry\n/system Be brief.\n/history\n/new\n/history\n"
-    done = cli("chat", *model, "-n", "4", stdin=script, LLMASOS_HOME=home)
+    done = cli("chat", *model, "-n", "4", stdin=script, LLMASOS_HOME=str(own))
     assert done.returncode == 0
     assert [line.partition(",")[0].partition(";")[0] for line in done.stderr.splitlines()] == [
         "Error: temperature is 'hot'",
@@ -187,14 +188,14 @@ def test_commands_through_a_pipe(cli, model):
     assert "user:" not in done.stdout
 
 
-def test_one_message_is_answered_and_kept_with_a_resumed_conversation(cli, model):
+def test_one_message_is_answered_and_kept_with_a_resumed_conversation(cli, model, own):
     """``chat MESSAGE`` answers once; with --resume both are added to the kept conversation."""
-    home = str(cli.folder / "home")
+    home = str(own)
     assert cli("chat", *model, "-n", "4", stdin="Hello\n/save it\n", LLMASOS_HOME=home).returncode == 0
     reply = json.loads(cli("chat", "More", "--resume", "it", *model, "-n", "4", "--json", LLMASOS_HOME=home).stdout)
     assert reply["finish_reason"] == "length"
-    assert [each["role"] for each in conversation(Path(home), "it")] == ["user", "assistant"] * 2
-    (Path(home) / "data" / "conversations" / "conversations.db").write_text("no database" * 100)
+    assert [each["role"] for each in conversation(own, "it")] == ["user", "assistant"] * 2
+    (own / "data" / "conversations" / "conversations.db").write_text("no database" * 100)
     damaged = cli("chat", "More", "--resume", "it", *model, LLMASOS_HOME=home)
     assert damaged.returncode == 1
     assert "move a damaged file away" in damaged.stderr

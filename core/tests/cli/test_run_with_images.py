@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 from llmasos_hookspecs.testing import image_checkpoint
 
 from .conftest import CommandLine
+from .fork_server import with_plugins
 
 LOADER = """
     from llmasos_hookspecs import Component, hookimpl
@@ -33,7 +36,9 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_question_has_the_images_of_files_and_goes_on_with_them(cli: CommandLine, picture: Path, tmp_path: Path) -> None:
+def test_a_question_has_the_images_of_files_and_goes_on_with_them(
+    cli: CommandLine, picture: Path, tmp_path: Path, new_home: Callable[[Path], Path]
+) -> None:
     """Their positions are counted; --continue asks with them again."""
     site, folder = tmp_path / "site", tmp_path / "seeing"
     (site / "seeing_run-1.0.dist-info").mkdir(parents=True)
@@ -41,14 +46,14 @@ def test_a_question_has_the_images_of_files_and_goes_on_with_them(cli: CommandLi
     (site / "seeing_run-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: seeing-run\nVersion: 1.0\n")
     (site / "seeing_run-1.0.dist-info" / "entry_points.txt").write_text("[llmasos.loaders]\nseeing = seeing_run\n")
     image_checkpoint(folder)
-    env = {"PYTHONPATH": str(site), "LLMASOS_HOME": str(tmp_path / "home")}
-    words = ("run", "-m", str(folder), "--loader", "seeing", "-n", "3", "--json")
-    asked = cli(*words, "What is it?", "--image", picture, "--image", picture, **env)
+    how = with_plugins(tmp_path) | {"env": {**cli.env, "LLMASOS_HOME": str(new_home(tmp_path / "home"))}}
+    run = partial(cli.server.said, "run", "-m", str(folder), "--loader", "seeing", "-n", "3", "--json", folder=cli.folder, **how)
+    asked = run("What is it?", "--image", str(picture), "--image", str(picture))
     assert asked.returncode == 0, asked.stderr
     template = len("user\n\n assistant\n") + 3 + len("What is it?")
     first = json.loads(asked.stdout)
     assert abs(first["prompt_tokens"] - (2 * 9 + template)) <= 2
-    again = json.loads(cli(*words, "And now?", "--continue", **env).stdout)
+    again = json.loads(run("And now?", "--continue").stdout)
     assert again["conversation"] == first["conversation"]
     assert again["prompt_tokens"] > first["prompt_tokens"] + len("And now?")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 import threading
@@ -21,6 +20,8 @@ from typing import Any
 
 import attrs
 import pytest
+from core.tests.cli.fork_server import RESCAN
+from core.tests.forked_children import ForkedChildren
 from hypothesis import settings
 
 from llmasos.api.pipeline import Pipeline
@@ -361,13 +362,14 @@ def test_a_method_that_fails_for_ever_in_all_replicas_keeps_nobody_waiting(trial
         assert told
 
 
-def test_the_processes_end_with_a_program_that_closes_nothing(trial: Trial, tmp_path: Path) -> None:
+def test_the_processes_end_with_a_program_that_closes_nothing(trial: Trial, tmp_path: Path, children: ForkedChildren) -> None:
     """Though their engines stall: the program has its own status, and no replica is left."""
     place = tmp_path / "fault.json"
     place.write_text(json.dumps({**attrs.asdict(Fault("step")), "number": 1, "count": False}), encoding="utf-8")
-    code = f"""
+    code = f"""if True:
         import sys, time
         sys.path.insert(0, {str(trial.place.parent / "site")!r})
+        {RESCAN.strip()}
         from llmasos.api.pipeline import Pipeline
         model = {{"source": {str(trial.place.parent / "tiny")!r}, "replicas": 2, "context_length": 96}}
         pipeline = Pipeline.from_config({{"model": model, "loader": "faulty", "scheduler": "restless"}})
@@ -378,11 +380,15 @@ def test_the_processes_end_with_a_program_that_closes_nothing(trial: Trial, tmp_
         raise SystemExit(7)
     """
     environment = {**os.environ, "LLMASOS_TEST_FAULT": str(place)}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
+    program = children.Popen(
+        [sys.executable, "-I", "-c", code], stdin=children.DEVNULL, stdout=children.PIPE, stderr=children.PIPE, env=environment
     )
-    assert done.returncode == 7, done.stderr
-    pids = [int(pid) for pid in done.stdout.split()]
+    assert program.stdout is not None
+    assert program.stderr is not None
+    with program.stdout, program.stderr:
+        said, error = program.stdout.read(), program.stderr.read()
+    assert program.wait(SECONDS) == 7, error
+    pids = [int(pid) for pid in said.split()]
     assert len(pids) == 2
     deadline = time.monotonic() + 30
     while any(alive(pid) for pid in pids):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import ForkServer
 
 from llmasos import load_model
 from llmasos.acceleration.cache import StageCache
@@ -85,7 +84,7 @@ def test_a_build_goes_with_the_last_model_that_it_was_made_of(tmp_path: Path) ->
     assert builds.all() == ()
 
 
-def test_removing_a_model_removes_all_that_was_made_of_it(home: Path, verb: Callable[..., dict]) -> None:
+def test_removing_a_model_removes_all_that_was_made_of_it(home: Path, verb: Callable[..., dict], fork_server: ForkServer) -> None:
     """Its engine, its stages and their engines are listed with their sizes, and gone with it; another model's stay."""
 
     def fill(folder: Path) -> None:
@@ -97,7 +96,8 @@ def test_removing_a_model_removes_all_that_was_made_of_it(home: Path, verb: Call
     load_model(place, loader="onnx").close()
     # In a process of its own: a process uses the stages that it ran until it ends.
     code = f"import llmasos; llmasos.load_model({str(place)!r}, loader='onnx', accelerate=[{{'use': 'quant', 'bits': 8}}]).close()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    done = fork_server.said(folder=home, code=code, env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 0, done.stderr
     load_model(home / "other", loader="onnx").close()
     (listed,) = verb("list")["models"]
     assert (listed["built"], listed["stages"]) == (2, 1)

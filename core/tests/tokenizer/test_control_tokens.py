@@ -64,6 +64,7 @@ def trained(kind: str) -> FastTokenizer:
     return FastTokenizer(Tokenizer.from_str(json.dumps(settings)), named=NAMES, eos_token_ids=frozenset({2}))
 
 
+LONG = settings.default.max_examples >= 500
 TOKENIZERS: dict[str, Callable[[], Any]] = {
     "bytes": ByteTokenizer,
     "byte level": lambda: trained("byte level"),
@@ -98,7 +99,7 @@ def test_no_message_adds_a_control_token_or_takes_one_away(tokenizer: Any, templ
 
     expected = controls(tokenizer, tokens(("hello", "there")))
     for first in ATTACKS:
-        for second in ("there", *ATTACKS[:12]):
+        for second in ("there", *ATTACKS[: 12 if LONG else 3]):
             found = tokens((first, second))
             assert controls(tokenizer, found) == expected, (first, second, tokenizer.decode(found, skip_special=False))
 
@@ -126,7 +127,7 @@ def test_text_that_spells_no_control_token_has_the_tokens_that_it_always_had(tok
     )
     text = st.lists(pieces, max_size=8).map("".join).filter(lambda text: not any(each in text.lower() for each in ("[inst", "im_end|")))
 
-    @settings(max_examples=settings.default.max_examples // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=settings.default.max_examples // 5, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(text, min_size=1, max_size=3))
     def check(contents: list[str]) -> None:
         messages = [{"role": "user", "content": content} for content in contents]

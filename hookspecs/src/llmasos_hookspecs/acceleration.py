@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from llmasos_hookspecs.decoder import DecoderConfig
+if TYPE_CHECKING:  # each component's description imports this module, and few of them a decoder's
+    from llmasos_hookspecs.decoder import DecoderConfig
 
 
 @attrs.frozen(kw_only=True)

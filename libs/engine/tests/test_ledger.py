@@ -75,7 +75,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert all(self.ledger.held(slot) == held for slot, held in self.held.items())
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=settings.default.max_examples // 2, stateful_step_count=40)
 TestLedger = LedgerMachine.TestCase
 
 

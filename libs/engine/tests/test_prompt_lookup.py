@@ -45,7 +45,7 @@ def run(engine: Any, request: Request, fifo_policy: Any, tokenizer: Any, **limit
     return ticket.result()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     prompt=st.lists(st.integers(0, 5), min_size=1, max_size=25),
     period=st.integers(1, 12),

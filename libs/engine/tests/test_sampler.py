@@ -18,8 +18,8 @@ from llmasos_engine.sampler import SamplingState, log_probability, sample
 from llmasos_hookspecs import SamplingParams
 from llmasos_hookspecs.testing.drawing import acceptable_tokens
 
-#: On each change 60, with `make test-long` 200.
-ROWS = min(200, settings.default.max_examples + 10)
+#: On each change 30, with `make test-long` 200.
+ROWS = 200 if settings.default.max_examples >= 500 else 30
 VOCAB = 1531  # a prime: no block divides it
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from llmasos_hookspecs import ConfigError, Generation, Rejected, Request, RequestError, SamplingParams, TokenLogprob
 from llmasos_hookspecs.sampling import Constraint
@@ -42,6 +42,7 @@ def is_plain(value: Any) -> bool:
     return all(map(is_plain, value)) if isinstance(value, list) else isinstance(value, str | bytes | int | float | None)
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.lists(PLAIN))
 @example([{"t": []}, {"c": "Request"}, "\ud800 \U0001f600", tuple(range(2**63 - 20, 2**63 + 20))])
 def test_plain_data_crosses_as_it_is(message: list[Any]) -> None:

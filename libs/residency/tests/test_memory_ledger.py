@@ -17,7 +17,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(limits=st.tuples(st.integers(0, 300), st.none() | st.integers(0, 300), st.integers(0, 50)), moves=MOVES)
 def test_no_sequence_of_moves_overcommits(limits: tuple[int, int | None, int], moves: list[tuple[str, int, int]]) -> None:
     """Whatever is committed, promised, drawn and given back: no budget is passed, and what is used is what the accounts hold."""
@@ -58,7 +58,6 @@ def test_no_sequence_of_moves_overcommits(limits: tuple[int, int | None, int], m
         assert own.used == sum(each.bytes for each in accounts[1:]) <= own.most
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     limit=st.integers(0, 1500),
     promised=st.integers(0, 600),

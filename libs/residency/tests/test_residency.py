@@ -36,7 +36,6 @@ def in_threads(*actions: Callable[[], Any]) -> list[Exception]:
     return errors
 
 
-@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), limit=st.integers(100, 200), threads=st.integers(2, 8), surprise=st.booleans(), faults=st.booleans())
 def test_random_use_by_many_threads(harness: Any, seed: int, limit: int, threads: int, surprise: bool, faults: bool) -> None:
     """Never over budget, no leased model unloaded, one load at a time, nobody waits for ever; only what fails fails."""
@@ -396,7 +395,7 @@ def test_a_model_goes_through_its_states(harness: Any) -> None:
     assert [*seen, place.state] == ["not loaded", "loading", "loaded", "unloading", "not loaded", "closed"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(sizes=st.lists(st.tuples(st.integers(0, 50), st.floats(0, 10)), max_size=8), missing=st.integers(-5, 200))
 def test_victims_are_enough_and_none_too_many(sizes: list[tuple[int, float]], missing: int) -> None:
     candidates = [Candidate(place, size, cost) for place, (size, cost) in enumerate(sizes)]

@@ -53,7 +53,7 @@ def library_of(model: SentencePieceModel) -> Any:
 def test_any_model_gives_the_librarys_tokens(scores: st.SearchStrategy[float]) -> None:
     """And its tokenizer.json too, where there is one: it is written in place of the model where it says the same."""
 
-    @settings(max_examples=min(300, 2 * settings.default.max_examples), deadline=None)
+    @settings(max_examples=min(300, settings.default.max_examples))
     @given(models(scores), st.lists(st.text("aaéé▁ =z", max_size=30), min_size=1, max_size=8))
     def check(model: SentencePieceModel, texts: list[str]) -> None:
         tokenizer, expected = tokenizer_of(model), library_of(model).encode(texts)

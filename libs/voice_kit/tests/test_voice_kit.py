@@ -101,7 +101,7 @@ def test_what_is_no_recording_is_one_sentence(data: bytes, sentence: str) -> Non
         read_wav(data)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(database=None)
 @given(st.binary(max_size=80), st.integers(0, 60))
 def test_random_bytes_are_sound_or_an_error(noise: bytes, place: int) -> None:
     """Never another exception."""

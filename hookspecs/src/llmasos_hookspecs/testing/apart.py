@@ -67,8 +67,16 @@ def run_child(function: str, arguments: Sequence[Any], limits: ApartLimits) -> A
     return result(data[: limits.output])
 
 
+def _path() -> list[str]:
+    return [place for place in sys.path if os.path.isabs(place)]
+
+
+def _surroundings() -> dict[str, str]:
+    return {**{name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}, **_ONE_THREAD}
+
+
 def _command(code: str, **values: Any) -> list[str]:
-    return [sys.executable, "-I", "-c", code.format(path=[place for place in sys.path if os.path.isabs(place)], **values)]
+    return [sys.executable, "-I", "-c", code.format(path=_path(), **values)]
 
 
 @attrs.frozen(eq=False)
@@ -88,7 +96,7 @@ class _Forking:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ONE_THREAD},
+            env=_surroundings(),
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -105,7 +113,7 @@ class _Forking:
     def run(self, call: bytes, seconds: float) -> bytes:
         """The answer to a call, or nothing. Raises ``TimeoutError``."""
         with contextlib.suppress(BrokenPipeError):  # importing the module ended the process
-            self.into.write(json.dumps([os.getcwd(), seconds, len(call)]).encode() + b"\n" + call)
+            self.into.write(json.dumps([os.getcwd(), _path(), _surroundings(), seconds, len(call)]).encode() + b"\n" + call)
             self.into.flush()
         length = int.from_bytes(self.out.read(_LENGTH), "big")
         if length == _LATE:
@@ -120,16 +128,17 @@ class _Forking:
 
 
 #: One for the functions of plugins, as tests of one plugin follow one another, and a framework takes memory; and, under True, one for those
-#: of this module, which has imported no plugin.
+#: of this module, which has imported no plugin, so that it serves all of them.
 _forking: Final[dict[bool, _Forking]] = {}
 _one_call = threading.Lock()
 
 
 def _in_fork(module: str, call: bytes, seconds: float) -> bytes | None:
     """The answer to a call, from a fork of a process that has imported the module; None where that cannot be had."""
-    surroundings = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    made_for = (os.getpid(), module, tuple(sys.path), tuple(sorted(surroundings.items())))
     own = module == __name__
+    made_for: tuple[Any, ...] = (os.getpid(), module)
+    if not own:  # what a plugin's module imported, and how, may depend on them
+        made_for += (tuple(sys.path), tuple(sorted(_surroundings().items())))
     with _one_call:
         forking = _forking.get(own)
         if forking is None or forking.made_for != made_for or forking.process.poll() is not None:
@@ -167,13 +176,16 @@ def fork_for_calls(module: str) -> None:
     answers.write(_CAN if len(os.listdir("/proc/self/task")) == 1 else _CANNOT)
     answers.flush()
     while line := calls.readline():
-        folder, seconds, size = json.loads(line)
+        folder, path, surroundings, seconds, size = json.loads(line)
         call = calls.read(size)
         source, target = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(source)
             os.chdir(folder)
+            sys.path[:] = path
+            os.environ.clear()
+            os.environ.update(surroundings)
             function, arguments = unpack(call)
             with os.fdopen(target, "wb") as file:
                 file.write(answer(named(function), arguments))

@@ -224,9 +224,10 @@ class SchedulerConformance(PluginConformance, standard=True):
         waiting = [request(f"waiting-{i}", arrival=_START + 1, **rivalry.waiting) for i in range(4)]
         times = np.arange(_START + 1.25, _START + self.patience, every)
         stream = [rivalry.make_rival("rival", i, float(t)) for i, t in enumerate(times)]
-        loop.run([*burst, *waiting, *stream], max_steps=round(self.patience / loop.step_seconds))
+        awaited = [r.id for r in waiting]
+        loop.run([*burst, *waiting, *stream], max_steps=round(self.patience / loop.step_seconds), awaited=awaited)
         assert not loop.problems, loop.problems[0]
-        starved = [r.id for r in waiting if r.id not in loop.done]
+        starved = [name for name in awaited if name not in loop.done]
         assert not starved, f"{', '.join(starved)} got no answer in {self.patience:g} seconds beside rivals that are {rival}."
 
     @pytest.mark.parametrize("seed", range(3))

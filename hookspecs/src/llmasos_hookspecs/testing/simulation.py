@@ -140,14 +140,18 @@ class Simulation:
             decode_rate=self.slots / self.step_seconds,
         )
 
-    def run(self, arrivals: Iterable[Request], *, max_steps: int, cancels: Sequence[tuple[float, str]] = ()) -> None:
-        """Submit requests at their arrival times, and run steps until all are served or ``max_steps`` have passed.
+    def run(
+        self, arrivals: Iterable[Request], *, max_steps: int, cancels: Sequence[tuple[float, str]] = (), awaited: Iterable[str] = ()
+    ) -> None:
+        """Submit requests at their arrival times, and run steps until all are served, or all that are ``awaited`` by their ids where any
+        are, or ``max_steps`` have passed.
 
         A request that is rejected with ``retry_after`` is submitted again after that time, as a client would.
         """
         due = deque(sorted(arrivals, key=lambda r: r.arrival))
         gone = deque(sorted(cancels))
         again: list[tuple[float, Request]] = []
+        names = frozenset(awaited)
         for _ in range(max_steps):
             while due and due[0].arrival <= self.now:
                 self._offer(due.popleft(), again)
@@ -156,7 +160,7 @@ class Simulation:
                 self._offer(entry[1], again)
             while gone and gone[0][0] <= self.now:
                 self.cancel(gone.popleft()[1])
-            if not due and not again and not self.live:
+            if (not due and not again and not self.live) or (names and names <= self.done.keys()):
                 return
             self.step()
 
