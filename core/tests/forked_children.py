@@ -85,6 +85,10 @@ with contextlib.suppress(ImportError):
 """
 
 
+#: Python's own, as tests have these children started in its place.
+_POPEN: Final = subprocess.Popen
+
+
 class ForkedChild:
     """The part of ``subprocess.Popen`` that is needed of these children."""
 
@@ -96,6 +100,7 @@ class ForkedChild:
         self.args: Final = command
         self._told: Final = os.fdopen(told, "rb", buffering=0)
         self.pid: Final = int(self._told.readline())
+        self._waiting: Final = threading.Lock()
         self.returncode: int | None = None
 
     def kill(self) -> None:
@@ -112,12 +117,13 @@ class ForkedChild:
         return None
 
     def wait(self, timeout: float | None = None) -> int:
-        if self.returncode is None:
-            if not select.select([self._told], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-            self.returncode = int(self._told.readline())
-            self._told.close()
-        return self.returncode
+        with self._waiting:
+            if self.returncode is None:
+                if not select.select([self._told], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+                self.returncode = int(self._told.readline())
+                self._told.close()
+            return self.returncode
 
     def communicate(self, given: str = "", timeout: float | None = None) -> tuple[str, None]:
         """Its standard output to the end, where it has one, once it got the rest of its standard input; and it has ended."""
@@ -172,8 +178,8 @@ class ForkedChildren:
         self,
         command: Sequence[str],
         *,
-        stdin: int | IO[bytes],
-        stdout: int | IO[bytes],
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
         stderr: int | IO[bytes] | None = None,
         pass_fds: Sequence[int] = (),
         cwd: str | None = None,
@@ -181,7 +187,7 @@ class ForkedChildren:
     ) -> ForkedChild | subprocess.Popen[bytes]:
         """As ``subprocess.Popen``: of ``python FLAGS -c CODE ARGUMENTS`` or ``python FLAGS -m MODULE ARGUMENTS`` a fork."""
         if list(command[: len(self._head)]) != self._head:
-            return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, cwd=cwd, env=env)
+            return _POPEN(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, cwd=cwd, env=env)
         way, code, *arguments = command[len(self._head) :]
         if way == "-m":
             code = f"import runpy; runpy.run_module({code!r}, run_name='__main__', alter_sys=True)"
@@ -234,7 +240,7 @@ class ForkedChildren:
     def _start(self) -> subprocess.Popen[bytes]:
         python, *flags = self._head
         with self._theirs as control:
-            return subprocess.Popen(
+            return _POPEN(
                 [python, *(each for each in flags if each != "-I"), "-c", PROGRAM, str(control.fileno()), self._warm],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -212,14 +212,21 @@ def test_an_answer_that_is_blocked_ends_there(guarded: Callable[..., Pipeline]) 
     assert model.usage()["running"] == 0
 
 
-@pytest.mark.parametrize("at", ["check", "push", "end"])
+#: What is said of each fault, and where it is planted on each change too.
+FAULTS = {
+    "raise": ("failed in {at}: KeyError: 'a hole in the fence'", ("check", "push", "end")),
+    "exit": ("failed in {at}: SystemExit: 1", ("push",)),
+    "stall": (r"did not answer within 0\.5 seconds \(resources\.guard_timeout\), so its text did not pass", ("check", "end")),
+    "number": ("returned an int from {at}", ("end",)),
+}
+
+
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "at", "said"),
     [
-        ("raise", "failed in {at}: KeyError: 'a hole in the fence'"),
-        ("exit", "failed in {at}: SystemExit: 1"),
-        ("stall", r"did not answer within 0\.5 seconds \(resources\.guard_timeout\), so its text did not pass"),
-        ("number", "returned an int from {at}"),
+        pytest.param(fault, at, said, marks=[pytest.mark.long] * (at not in places))
+        for fault, (said, places) in FAULTS.items()
+        for at in ("check", "push", "end")
     ],
 )
 def test_a_guard_that_fails_lets_nothing_pass(guarded: Callable[..., Pipeline], fault: str, at: str, said: str) -> None:

@@ -13,12 +13,18 @@ import pytest
 
 _NUMBER = itertools.count()
 #: Plugins of pytest's own that these runs do without.
-_WITHOUT = [f"-pno:{name}" for name in ("cacheprovider", "terminal", "doctest", "junitxml", "pastebin", "legacypath", "faulthandler")]
+_WITHOUT = [
+    f"-pno:{name}"
+    for name in (
+        *("cacheprovider", "terminal", "doctest", "junitxml", "pastebin", "legacypath", "faulthandler", "logging", "stepwise", "debugging"),
+        *("setuponly", "setupplan", "unittest", "recwarn", "subtests", "reports"),
+    )
+]
 
 
 @attrs.define
 class Outcomes:
-    """Names of the standard tests, without parameters, by how they ended; of one that is awaited to fail, the parameters up to a failure."""
+    """Names of the standard tests, without parameters, by how they ended; where failures are ``awaited``, each up to its first one."""
 
     awaited: bool = False
     passed: set[str] = attrs.field(factory=set)

@@ -445,9 +445,10 @@ OF_LEAKS = ("test_many_steps_leave_nothing", "test_a_thousand_sequences_leave_no
 
 
 @pytest.mark.slow
-def test_a_right_loader_passes(run_conformance: Callable[..., Any]) -> None:
-    """The numpy engine passes every standard test on every case."""
-    outcomes = run_conformance("LoaderConformance", plugin())
+@pytest.mark.parametrize("body", ['path_cases = ("llama-q4-minimums",)', pytest.param("", marks=pytest.mark.long)])
+def test_a_right_loader_passes(run_conformance: Callable[..., Any], body: str) -> None:
+    """The numpy engine passes every standard test on every case; on each change those of slots on one of them."""
+    outcomes = run_conformance("LoaderConformance", plugin(), body)
     assert not outcomes.collection_errors
     assert not outcomes.failed, outcomes.messages
     assert len(outcomes.passed) >= 20

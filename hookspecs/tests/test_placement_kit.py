@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,16 +80,17 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No process that a wrong placement leaves behind outlives its test."""
-    started: list[subprocess.Popen[bytes]] = []
+def processes(monkeypatch: pytest.MonkeyPatch, forked_children: Any) -> Iterator[None]:
+    """Forks in the place of interpreters, which the example's own tests start; none that a wrong placement leaves behind outlives its
+    test."""
+    started: list[Any] = []
+    start = forked_children.Popen if sys.platform == "linux" else subprocess.Popen
 
-    class Popen(subprocess.Popen):
-        def __init__(self, *arguments: Any, **more: Any) -> None:
-            super().__init__(*arguments, **more)
-            started.append(self)
+    def popen(*arguments: Any, **more: Any) -> Any:
+        started.append(start(*arguments, **more))
+        return started[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", Popen)
+    monkeypatch.setattr(subprocess, "Popen", popen)
     yield
     for process in started:
         process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import attrs
 import pytest
 from core.tests.forked_children import ForkedChild, ForkedChildren
 
+from llmasos.cli import invoke
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 from .fork_server import LLMASOS, ForkServer
@@ -59,6 +61,26 @@ def cli(tmp_path: Path, home: Path, fork_server: ForkServer, children: ForkedChi
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
     env = {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
     return CommandLine(tmp_path, fork_server, children, env)
+
+
+@pytest.fixture
+def here(
+    home: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in this process, in the same folder, for what shows in its answer: its start takes longer than what it does."""
+    for name in ("LLMASOS_HOME", "COLUMNS", "NO_COLOR"):
+        monkeypatch.setenv(name, cli.env[name])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
+    monkeypatch.chdir(cli.folder)
+
+    def run(*words: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        (cli.folder / "stdin").write_text(stdin)
+        with (cli.folder / "stdin").open() as given, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", given)
+            code = invoke([*map(str, words)])
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

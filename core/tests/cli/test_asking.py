@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-import warnings
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def talker(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @attrs.frozen
 class Ended:
-    """How a command ended that ran in this process, for its start takes longer than what it does."""
+    """How a command ended that ran in this process."""
 
     code: int
     output: str
@@ -50,18 +49,12 @@ class Ended:
 
 
 @pytest.fixture
-def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def run(here: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., Ended]:
     """``llmasos run`` on the onnx loader, in an empty folder."""
-    monkeypatch.setenv("LLMASOS_HOME", str(home))
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
-    monkeypatch.chdir(tmp_path)
 
     def run(*words: str | Path, stdin: str = "") -> Ended:
-        (tmp_path / "stdin").write_text(stdin)
-        with (tmp_path / "stdin").open() as given, monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", given)
-            code = invoke(["run", *map(str, words), "--loader", "onnx", *([] if "-n" in words else ["-n", "6"])])
-        return Ended(code, *capsys.readouterr())
+        done = here("run", *words, "--loader", "onnx", *([] if "-n" in words else ["-n", "6"]), stdin=stdin)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
 

@@ -23,32 +23,33 @@ def test_a_text_is_continued(cli, model):
     assert cli("run", "-", *model, "-n", "12", stdin="Hello\n").stdout == streamed.stdout
 
 
-def test_several_continuations(cli, model):
+def test_several_continuations(here, model):
     """Each has its number; as JSON they are a list, and differ."""
     arguments = ("run", "Hello", *model, "-n", "6", "--n", "3", "--temperature", "1", "--seed", "5")
-    found = json.loads(cli(*arguments, "--json").stdout)
+    found = json.loads(here(*arguments, "--json").stdout)
     assert len({tuple(each["tokens"]) for each in found}) == 3
-    assert [f"[{place}] " in cli(*arguments).stdout for place in (1, 2, 3)] == [True] * 3
+    shown = here(*arguments).stdout
+    assert [f"[{place}] " in shown for place in (1, 2, 3)] == [True] * 3
 
 
-def test_constraints_shape_the_answer(cli, model):
+def test_constraints_shape_the_answer(cli, here, model):
     """A schema, an expression or choices leave nothing else to say."""
     schema = cli.folder / "schema.json"
     schema.write_text(
         json.dumps({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False})
     )
-    found = json.loads(cli("run", "x", *model, "-n", "200", "--temperature", "1", "--seed", "1", "--schema", schema, "--json").stdout)
+    found = json.loads(here("run", "x", *model, "-n", "200", "--temperature", "1", "--seed", "1", "--schema", schema, "--json").stdout)
     assert found["finish_reason"] == "length" or isinstance(json.loads(found["text"])["a"], bool)
-    assert re.fullmatch("[a-c]{5}\n", cli("run", "x", *model, "--regex", "[a-c]{5}").stdout)
-    assert cli("run", "x", *model, "--choices", "yes,no").stdout in ("yes\n", "no\n")
-    assert cli("run", "x", *model, "--choices", "a,b", "--choices", "a,b c").stdout in ("a,b\n", "a,b c\n")
+    assert re.fullmatch("[a-c]{5}\n", here("run", "x", *model, "--regex", "[a-c]{5}").stdout)
+    assert here("run", "x", *model, "--choices", "yes,no").stdout in ("yes\n", "no\n")
+    assert here("run", "x", *model, "--choices", "a,b", "--choices", "a,b c").stdout in ("a,b\n", "a,b c\n")
 
 
-def test_logprobs_and_guessing_ahead(cli, model):
+def test_logprobs_and_guessing_ahead(here, model):
     """Log probabilities come as JSON, and prompt lookup leaves the text as it is."""
-    plain = json.loads(cli("run", "abc abc abc", *model, "-n", "20", "--logprobs", "2", "--json").stdout)
+    plain = json.loads(here("run", "abc abc abc", *model, "-n", "20", "--logprobs", "2", "--json").stdout)
     assert [len(each["top"]) for each in plain["logprobs"]] == [2] * 20
-    ahead = json.loads(cli("run", "abc abc abc", *model, "-n", "20", "--prompt-lookup", "6", "--json").stdout)
+    ahead = json.loads(here("run", "abc abc abc", *model, "-n", "20", "--prompt-lookup", "6", "--json").stdout)
     assert ahead["tokens"] == plain["tokens"]
 
 
@@ -110,10 +111,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
-def test_wrong_use_is_one_sentence(cli, model, arguments, sentence):
+def test_wrong_use_is_one_sentence(here, model, arguments, sentence):
     """What is wrong, and 1 or 2; never a traceback, and nothing on standard output."""
     # A loader that the command does not need costs nothing, and --set must not contradict it.
-    done = cli(*arguments, *(model if arguments[0] not in ("evaluate", "accelerate") else ["--loader", "onnx"]))
+    done = here(*arguments, *(model if arguments[0] not in ("evaluate", "accelerate") else ["--loader", "onnx"]))
     assert done.returncode in (1, 2)
     assert sentence in done.stderr
     assert done.stderr.startswith("Error: ")
@@ -132,9 +133,9 @@ def test_wrong_use_is_one_sentence(cli, model, arguments, sentence):
         (("plugins", "new", "task"), "Missing argument"),
     ],
 )
-def test_wrong_words_show_the_usage(cli, arguments, sentence):
+def test_wrong_words_show_the_usage(here, arguments, sentence):
     """Options that do not exist or cannot be read exit with 2 and say how the command is used."""
-    done = cli(*arguments)
+    done = here(*arguments)
     assert done.returncode == 2
     assert re.search(sentence, done.stderr)
     assert "Usage:" in done.stderr
@@ -152,13 +153,13 @@ def test_a_model_that_is_not_there_is_one_sentence(cli, reference):
 
 @pytest.mark.parametrize("damage", ["config.json", "tokenizer.json", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00garbage" * 20, b"[]"])
-def test_a_damaged_model_is_one_sentence(cli, tiny, damage, content):
+def test_a_damaged_model_is_one_sentence(cli, here, tiny, damage, content):
     """An empty or garbled file is named."""
     folder = cli.folder / "damaged"
     folder.mkdir()
     for path in tiny.iterdir():
         (folder / path.name).write_bytes(content if path.name == damage else path.read_bytes())
-    done = cli("run", "x", "--model", folder, "--loader", "onnx")
+    done = here("run", "x", "--model", folder, "--loader", "onnx")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert damage in done.stderr

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
+from core.tests.forked_children import ForkedChildren
 
+from llmasos.compose.replicas import local
 from llmasos.compose.replicas.local import LocalPlacement
 from llmasos_hookspecs import ResourceError
 from llmasos_hookspecs.testing import PlacementConformance
 
 
 class TestConformance(PlacementConformance):
+    """On each change with forks in the place of its interpreters, but for the test of cores below."""
+
+    module = "llmasos.compose.replicas.local"
+
+    @pytest.fixture(autouse=True)
+    def forks(self, forked_children: ForkedChildren, monkeypatch: pytest.MonkeyPatch) -> None:
+        if sys.platform == "linux":
+            monkeypatch.setattr(local, "subprocess", forked_children)
+
+
+@pytest.mark.long
+class TestInterpreters(PlacementConformance):
     module = "llmasos.compose.replicas.local"
 
 

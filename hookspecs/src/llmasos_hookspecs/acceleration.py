@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:  # each component's description imports this module, and few of them a decoder's
-    from llmasos_hookspecs.decoder import DecoderConfig
+from llmasos_hookspecs.decoder import DecoderConfig
 
 
 @attrs.frozen(kw_only=True)

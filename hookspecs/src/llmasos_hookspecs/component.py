@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos_hookspecs.acceleration import StagePlan
-from llmasos_hookspecs.decoder import DecoderConfig
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # every plugin's module imports this one when it is described, and few need theirs
+    from llmasos_hookspecs.acceleration import StagePlan
     from llmasos_hookspecs.checkpoint import Checkpoint
+    from llmasos_hookspecs.decoder import DecoderConfig
 
 #: The version of the contract, which only an incompatible release raises: N is that of llmasos-hookspecs 0.N. A plugin for another one is
 #: refused with a sentence that names the cure (docs/compatibility.md).
