@@ -217,7 +217,11 @@ FORMS: dict[str, tuple[str, tuple[str, ...], str, str, list[tuple[str, str]]]] =
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMS)
+#: Texts and marks that are read as in the forms of other templates.
+OTHER_FORMS = {"mistral, a text", "deepseek, a text", "mistral-named, marks are control tokens", "qwen-coder, marks are control tokens"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.long] * (each in OTHER_FORMS)) for each in FORMS])
 def test_calls_are_read_in_the_templates_form(asking: Callable[..., Ask], name: str) -> None:
     """What a model writes of its own accord is nothing that the grammar forbids, and nothing of it is lost."""
     template, control_tokens, answer, text, calls = FORMS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ import attrs
 import pytest
 
 from llmasos_hookspecs import Component
-from llmasos_hookspecs.testing import QUANTIZED_CASES, TRAIT_CASES, LoaderConformance
+from llmasos_hookspecs.testing import QUANTIZED_CASES, TRAIT_CASES, LoaderConformance, engine_tests
+from llmasos_hookspecs.testing.growth import growth
 
 PLUGIN = """
 import attrs
@@ -455,8 +457,9 @@ def test_a_right_loader_passes(run_conformance: Callable[..., Any], body: str) -
 
 
 @pytest.mark.parametrize("defect", WRONG)
-def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
-    """A loader with one defect fails the tests that are meant to find it."""
+def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
+    """A loader with one defect fails the tests that are meant to find it; what leaks is seen the first time already."""
+    monkeypatch.setattr(engine_tests, "growth", functools.partial(growth, attempts=1))
     wrong = WRONG[defect]
     outcomes = run_conformance("LoaderConformance", wrong.source, f"cases = {wrong.cases!r}\npath_cases = cases", wrong.caught_by)
     assert not outcomes.collection_errors

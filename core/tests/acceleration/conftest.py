@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pydoc_data.topics import topics
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from llmasos.acceleration import AccelerationReport, run_acceleration
 from llmasos.acceleration.backend import Backend
+from llmasos.acceleration.corpus import Corpus
 from llmasos.acceleration.run import Accelerators
 from llmasos.acceleration.suites import NamedSuite
 from llmasos.compose.formats import open_model
@@ -36,6 +38,9 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.testing import ReferenceEngine, quantize, tiny_checkpoint
 from llmasos_model_store.store import Store
+
+#: A part of the default corpus: to cut all of it into tokens takes longer than most runs.
+CORPUS = Corpus.from_text("\n\n".join(topics[name] for name in sorted(topics)[:12]), name="some topics")
 
 
 @attrs.frozen(kw_only=True)
@@ -193,6 +198,7 @@ class Bench:
             configs(stages),
             Accelerators(find=self.find, call=plugins.call, context=context, open_checkpoint=open_model),
             cache=self.folder / "cache",
+            corpus=more.pop("corpus", CORPUS),
             backend=self.backend if measure else None,
             suites=more.pop("suites", [named(Peak())] if measure else ()),
             **more,

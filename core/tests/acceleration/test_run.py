@@ -15,7 +15,7 @@ from llmasos.compose.formats import open_model
 from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, PluginError, StagePlan, as_float32, hookimpl
 from llmasos_hookspecs.testing import tiny_checkpoint
 
-from .conftest import Bench, Peak, is_quantized, named, noisy, rounded
+from .conftest import CORPUS, Bench, Peak, is_quantized, named, noisy, rounded
 
 
 def test_each_stage_starts_from_what_the_one_before_left(bench: Bench) -> None:
@@ -168,11 +168,11 @@ def test_calibration_text_is_no_evaluation_text(bench: Bench) -> None:
 
     bench.add("spy", spy, calibration=True)
     bench.run(["spy"])
-    corpus, tokenizer = Corpus.default(), bench.model.tokenizer()
+    tokenizer = bench.model.tokenizer()
     # A byte tokenizer may cut a window through a character, which decodes to U+FFFD.
-    assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in corpus.calibration for window in given[0])
-    evaluated = corpus.evaluation_windows(tokenizer, 400, 64)
-    assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in corpus.evaluation for window in evaluated)
+    assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in CORPUS.calibration for window in given[0])
+    evaluated = CORPUS.evaluation_windows(tokenizer, 400, 64)
+    assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in CORPUS.evaluation for window in evaluated)
 
 
 @pytest.mark.parametrize(

@@ -306,12 +306,6 @@ def places(count: int) -> list[int]:
     return sorted({0, 1, count // 4, count // 2 - 1} & set(range(max(1, count))))
 
 
-def errors_of(method: str) -> tuple[str, ...]:
-    """Two for each method on each change, others for the next one, and one where the model is then loaded anew."""
-    first = [*ENGINE, *POLICY].index(method)
-    return tuple(ERRORS[(first * 2 + more) % len(ERRORS)] for more in range(1 if method in GIVEN_UP else 2))
-
-
 def check(trial: Trial, fault: Fault) -> list[Any]:
     if fault.method in GIVEN_UP:
         trial.pipeline._process.residency.unload(trial.pipeline.hosts["default"].tracked)
@@ -330,7 +324,9 @@ def test_a_method_that_raises_once_in_a_replica_keeps_nobody_waiting(trial: Tria
     """Whatever it raises, at whichever call: each caller is answered or told, and both replicas serve again."""
     assert calls[method] or method == "shutdown", f"{method} is never called"
     found = places(calls[method])
-    for turn, error in enumerate(ERRORS if ALL or (LONG and method not in GIVEN_UP) else errors_of(method)):
+    first = [*ENGINE, *POLICY].index(method)  # on each change one error and call for each method, others for the next one
+    errors = ERRORS if ALL or (LONG and method not in GIVEN_UP) else [ERRORS[first % len(ERRORS)]]
+    for turn, error in enumerate(errors, first):
         for at in found if ALL else [found[turn % len(found)]]:
             told = check(trial, Fault(method, error, at))
             assert method in ENGINE or not told  # core decides in the place of a policy that fails

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Final, Self
@@ -31,8 +32,9 @@ class Corpus:
     evaluation: str
 
     @classmethod
+    @functools.cache
     def default(cls) -> Self:
-        """Python's own language reference, ``pydoc_data.topics``: English and code, on every machine that runs Python.
+        """Python's own language reference, ``pydoc_data.topics``, read once: English and code, on every machine that runs Python.
 
         Its wording differs between Python versions, so figures are compared within one.
         """
