@@ -165,7 +165,7 @@ def strings() -> list[str]:
         "<think>", "<|im_start|>", "</s>", "1234567", " 3 33 4444", "½", "HELLO", "helloWorld", "'\u017f",
         "e x", " x", "-----------", "........", "====", "Ωμέγα", "Жук", "\u0e01\u0e34", "ㄅㄆ",
         "<sentinel:12>", "IMGIMGABZ", "(", "|[", "。", "://", "\n/", " ", "12ab", "x\n\n1", "    ", "\r\n\r\n",
-        "a  12", "'tis",
+        "a  12", "'tis", " \nx", "天a",
     ]  # fmt: skip
     found: list[str] = []
 
