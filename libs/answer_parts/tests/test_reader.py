@@ -211,7 +211,7 @@ def test_what_is_text_is_told_at_once() -> None:
 
 
 def test_arguments_of_any_json_are_told_unchanged() -> None:
-    @settings(max_examples=20)
+    @settings(max_examples=settings.default.max_examples // 5)
     @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists)), st.integers(1, 9))
     def check(arguments: dict[str, Any], size: int) -> None:
         for ascii_only in (False, True):

@@ -75,7 +75,7 @@ def reference() -> Any:
 def test_a_template_renders_as_transformers_does(name: str, reference: Any) -> None:
     template = ChatTemplate(TEMPLATES[name], TOKENS, "here")
 
-    @settings(max_examples=settings.default.max_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=settings.default.max_examples // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(message, min_size=1, max_size=5), st.booleans())
     def check(messages: list[dict[str, Any]], add: bool) -> None:
         try:
