@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +38,22 @@ class FailingCheckpoint:
         if self._left < 0:
             raise CheckpointError(f"The tensor {name} is damaged.")
         return self._checkpoint.tensor(name)
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """A run of the stage on a case, which several tests look at.
+
+    Attributes:
+        checkpoint: its input.
+        root: the folder of the model, of the output, and of what the context keeps.
+        before: digests of the input and of its files from before the run.
+    """
+
+    checkpoint: TinyCheckpoint
+    root: Path
+    before: tuple[str, str]
+    result: AccelerationResult
 
 
 class AcceleratorConformance(PluginConformance, standard=True):
@@ -75,14 +91,32 @@ class AcceleratorConformance(PluginConformance, standard=True):
             assert display.total is None or display.done <= display.total, f"A progress display went to {display.done} of {display.total}."
         return result
 
-    def test_never_touches_its_input(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def runs(cls) -> dict[str, Run]:
+        """The runs so far, by case."""
+        return {}
+
+    @pytest.fixture
+    def run(self, sandbox: PluginSandbox, runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory, case: str) -> Callable[[], Run]:
+        """Gives the run on the case, which is made once."""
+
+        def made() -> Run:
+            if case not in runs:
+                root = tmp_path_factory.mktemp("run")
+                checkpoint = self.make_checkpoint(case, root / "model")
+                before = (checkpoint.digest, folder_digest(root / "model"))
+                runs[case] = Run(checkpoint=checkpoint, root=root, before=before, result=self.accelerate(sandbox, checkpoint, root))
+            return runs[case]
+
+        return made
+
+    def test_never_touches_its_input(self, run: Callable[[], Run]) -> None:
         """The files and the tensors of the input are bitwise identical afterwards."""
-        checkpoint = self.make_checkpoint(case, tmp_path / "model")
-        before = (checkpoint.digest, folder_digest(tmp_path / "model"))
-        self.accelerate(sandbox, checkpoint, tmp_path)
-        after = (checkpoint.digest, folder_digest(tmp_path / "model"))
-        assert after[0] == before[0], "The accelerator changed a tensor of its input in place; copy before you change."
-        assert after[1] == before[1], "The accelerator changed a file of its input; write through context.writer."
+        found = run()
+        after = (found.checkpoint.digest, folder_digest(found.root / "model"))
+        assert after[0] == found.before[0], "The accelerator changed a tensor of its input in place; copy before you change."
+        assert after[1] == found.before[1], "The accelerator changed a file of its input; write through context.writer."
 
     def test_same_seed_same_bits(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
         """Two runs with the same seed write bitwise identical checkpoints."""
@@ -93,19 +127,19 @@ class AcceleratorConformance(PluginConformance, standard=True):
             digests.add(read_folder(self.accelerate(sandbox, checkpoint, tmp_path / run, seed=7).path).digest)
         assert len(digests) == 1, "Two runs with the same seed differ; draw all that is random from np.random.default_rng(context.seed)."
 
-    def test_writes_a_checkpoint_that_loads(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
+    def test_writes_a_checkpoint_that_loads(self, run: Callable[[], Run]) -> None:
         """The output is complete: a config, every tensor of that config in its shape, and finite logits."""
-        checkpoint = self.make_checkpoint(case, tmp_path / "model")
-        result = self.accelerate(sandbox, checkpoint, tmp_path)
-        assert result.path == tmp_path / "out", f"The result's path is {result.path}, and it must be the output it was given."
-        written = read_folder(result.path)
+        made = run()
+        checkpoint, root, path = made.checkpoint, made.root, made.result.path
+        assert path == root / "out", f"The result's path is {path}, and it must be the output it was given."
+        written = read_folder(path)
         expected = written.decoder.tensor_shapes()
         found = {name: written.shape(name) for name in written.names()}
         assert found == expected, "The tensors written do not fit the config written; call writer.set_config where shapes change."
         logits = ReferenceDecoder(written).logits(list(range(40)))
         assert np.isfinite(logits).all(), "The new checkpoint's logits are not finite."
         assert (written.decoder.vocab_size, written.tokenizer().vocab_size) == (checkpoint.decoder.vocab_size,) * 2
-        left = sorted(path.name for path in tmp_path.iterdir() if path.name not in ("model", "out", "cache", "store", "tmp"))
+        left = sorted(file.name for file in root.iterdir() if file.name not in ("model", "out", "cache", "store", "tmp"))
         assert not left, f"The accelerator left {', '.join(left)} behind; keep derived data in context.cache."
 
     def test_writes_nowhere_else(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
@@ -115,10 +149,9 @@ class AcceleratorConformance(PluginConformance, standard=True):
             self.accelerate(sandbox, checkpoint, tmp_path)
         assert not found, f"The accelerator wrote to {found[0]}; keep derived data in context.cache."
 
-    def test_reports_what_it_did(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
+    def test_reports_what_it_did(self, sandbox: PluginSandbox, run: Callable[[], Run]) -> None:
         """``touched`` names exactly the tensors that differ, ``skipped`` gives reasons for others, and the report is plain data."""
-        checkpoint = self.make_checkpoint(case, tmp_path / "model")
-        result = self.accelerate(sandbox, checkpoint, tmp_path)
+        checkpoint, result = run().checkpoint, run().result
         written = read_folder(result.path)
         old, new = set(checkpoint.names()), set(written.names())
         changed = {name for name in old & new if not equal_tensors(checkpoint.tensor(name), written.tensor(name))}
@@ -148,16 +181,16 @@ class AcceleratorConformance(PluginConformance, standard=True):
         else:
             assert {name: written.shape(name) for name in written.names()} == written.decoder.tensor_shapes()
 
-    def test_plan_agrees_with_the_run(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
+    def test_plan_agrees_with_the_run(self, sandbox: PluginSandbox, run: Callable[[], Run]) -> None:
         """The plan of a stage reports no problem where the stage can run, and describes the decoder that it then writes."""
         plan = sandbox.component.plan
         if plan is None:
             pytest.skip("The accelerator has no plan.")
-        checkpoint = self.make_checkpoint(case, tmp_path / "model")
+        checkpoint = run().checkpoint
         stage = plan(checkpoint.decoder, self.plugin_options(sandbox), {"quantized": False, "masked": False})
         assert isinstance(stage, StagePlan), f"plan returned {stage!r}, and it must return a StagePlan."
         assert not stage.problems, f"The plan sees a problem in what the conformance test runs: {stage.problems[0]}"
-        written = read_folder(self.accelerate(sandbox, checkpoint, tmp_path).path)
+        written = read_folder(run().result.path)
         assert (stage.decoder or checkpoint.decoder) == written.decoder, "The plan foresaw another decoder than the stage wrote."
 
 

@@ -20,6 +20,10 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+#: The bytes of the tokens that stand for any: those of texts alone, and control tokens too.
+_PLAIN: Final = {token: bytes((token,)) for token in range(256)}
+_ALL: Final = {**_PLAIN, **{token: text.encode() for token, text in SPECIALS.items()}}
+
 
 class ByteTokenizer:
     """One token a byte, so that any text encodes and every sequence of tokens decodes.
@@ -60,12 +64,11 @@ class ByteTokenizer:
         return tokens
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
-        return b"".join(b"" if skip_special and t in SPECIALS else self.token_bytes(t) for t in tokens).decode(errors="replace")
+        spelling = _PLAIN if skip_special else _ALL
+        return b"".join([spelling.get(token, b"") for token in tokens]).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        if token in SPECIALS:
-            return SPECIALS[token].encode()
-        return bytes((token,)) if token < 256 else b""
+        return _ALL.get(token, b"")
 
     def is_special(self, token: int) -> bool:
         return token in SPECIALS
