@@ -319,13 +319,29 @@ def quantize() -> Callable[..., QuantizedTensor]:
     return make
 
 
+@pytest.fixture(scope="session")
+def saved_once(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Any]) -> Callable[..., Path]:
+    """The same folder of a tiny model for all who ask for it, and who must not change it."""
+    made: dict[str, Path] = {}
+
+    def save(kind: str, shard: str | None, **changes: Any) -> Path:
+        key = repr((kind, shard, sorted(changes.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("saved")
+            tiny_model(kind, **changes).save_pretrained(folder, **({} if shard is None else {"max_shard_size": shard}))
+            made[key] = folder
+        return made[key]
+
+    return save
+
+
 @pytest.fixture
-def saved(tmp_path: Path, tiny_model: Callable[..., Any]) -> Callable[..., Path]:
-    """Save a tiny model as a Hugging Face folder."""
+def saved(tmp_path: Path, saved_once: Callable[..., Path]) -> Callable[..., Path]:
+    """Save a tiny model as a Hugging Face folder of one's own."""
 
     def save(kind: str = "llama", shard: str | None = None, **changes: Any) -> Path:
         folder = tmp_path / f"{kind}-saved"
-        tiny_model(kind, **changes).save_pretrained(folder, **({} if shard is None else {"max_shard_size": shard}))
+        shutil.copytree(saved_once(kind, shard, **changes), folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
         return folder
 
     return save

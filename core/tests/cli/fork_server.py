@@ -85,17 +85,19 @@ RESCAN: Final = "from llmasos.system.discovery import registry; registry().resca
 #: pytest, as its command runs it.
 PYTEST: Final = RESCAN + "import sys, pytest; sys.exit(pytest.main())"
 
-#: With the tables of characters of which hypothesis makes texts: it keeps them in a folder, and takes seconds in one that is new to it, so
-#: that they are read from the checkout's.
+#: With the tables of characters of which hypothesis makes texts, and the constants that it finds in the source of all modules outside of
+#: site-packages: it keeps both in a folder, and takes seconds in one that is new to it, so that they are read from the checkout's.
 WARM_PYTEST: Final = f"""
 import contextlib, io
 import hypothesis.strategies, pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.internal.charmap import charmap, intervals_from_codec
+from hypothesis.internal.conjecture.providers import _get_local_constants
 
 set_hypothesis_home_dir({str(Path(__file__).parents[3] / ".hypothesis")!r})
 charmap()
 intervals_from_codec("utf-8")
+_get_local_constants()
 set_hypothesis_home_dir(None)
 with contextlib.redirect_stdout(io.StringIO()):
     pytest.main(["--version"])
