@@ -7,7 +7,7 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_serve_http.exchange import Exchange
 from llmasos_serve_http.listening import HttpServer
+from llmasos_serve_http.options import Options
 
 from .http_clients import chat_body, until
 
@@ -103,12 +104,25 @@ REFUSED = {
 }
 
 
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[tuple[HttpServer, ScriptedRuntime]]:
+    """One server for all that it refuses, and its runtime."""
+    runtime = ScriptedRuntime()
+    server = HttpServer(runtime, Options(port=0, max_headers=4096))
+    server.start()
+    yield server, runtime
+    server.stop()
+
+
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("after", [b"", HEALTH])
-def test_what_two_readers_could_read_in_two_ways_is_refused(start: Start, runtime: ScriptedRuntime, sent: bytes, after: bytes) -> None:
+def test_what_two_readers_could_read_in_two_ways_is_refused(
+    refusing: tuple[HttpServer, ScriptedRuntime], sent: bytes, after: bytes
+) -> None:
     """With 400, once, on a connection that is closed then: what follows is not taken for a request. It makes no difference that a request
     that is none follows one that was answered."""
-    found = answers(start(max_headers=4096), after + sent + HEALTH)
+    server, runtime = refusing
+    found = answers(server, after + sent + HEALTH)
     before, _, refusal = found.rpartition(b"HTTP/1.1 400 ")
     assert (before.count(b"HTTP/1.1 "), before.count(b"HTTP/1.1 200 ")) == ((1, 1) if after else (0, 0)), found
     assert b"connection: close" in refusal

@@ -44,7 +44,12 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     profile = tmp_path_factory.mktemp("chromium")
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}", "lang=en"):
         options.add_argument(f"--{argument}")
-    # Each page is on a port of its own, and so in a process of its own; a second one is not started ahead, and none is kept to go back to.
+    # Each page is on a port of its own, and would be in a process of its own, which takes longer to start than most tests; here all share
+    # one. None is started ahead, and no page is kept to go back to.
+    for argument in ("disable-site-isolation-trials", "renderer-process-limit=1"):
+        options.add_argument(f"--{argument}")
+    for argument in ("disable-extensions", "disable-component-extensions-with-background-pages"):  # which have processes too
+        options.add_argument(f"--{argument}")
     options.add_argument("--disable-features=SpareRendererForSitePerProcess,BackForwardCache")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options=options, service=Service(chromedriver)) as driver:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from hypothesis import settings
+
+from llmasos_hookspecs.testing import ScriptedRuntime
+from llmasos_serve_http.listening import HttpServer
+from llmasos_serve_http.options import Options
 
 from .page import Page
 
@@ -40,11 +46,21 @@ return "equal";
 """
 
 
-def test_a_stream_drawn_piece_by_piece_equals_the_whole_text(page: Callable[..., Page]) -> None:
-    assert page().js(STREAMED, PIECES, 6 * settings.default.max_examples) == "equal"
+@pytest.fixture(scope="module")
+def shown(driver: Any) -> Iterator[Page]:
+    """One page, of whose modules each test takes what it needs."""
+    server = HttpServer(ScriptedRuntime(), Options(port=0, conversations=False))
+    server.start()
+    yield Page(driver, server.endpoints[0].url)
+    driver.get("about:blank")
+    server.stop()
 
 
-def test_blocks_and_spans_are_what_their_marks_say(page: Callable[..., Page]) -> None:
+def test_a_stream_drawn_piece_by_piece_equals_the_whole_text(shown: Page) -> None:
+    assert shown.js(STREAMED, PIECES, 6 * settings.default.max_examples) == "equal"
+
+
+def test_blocks_and_spans_are_what_their_marks_say(shown: Page) -> None:
     cases = {
         "a *b* **c** `d` ~~e~~ _f_ __g__": "<p>a <em>b</em> <strong>c</strong> <code>d</code> <s>e</s> <em>f</em> <strong>g</strong></p>",
         "snake_case_name and 2*3*4 = 24": "<p>snake_case_name and 2<em>3</em>4 = 24</p>",
@@ -61,7 +77,7 @@ def test_blocks_and_spans_are_what_their_marks_say(page: Callable[..., Page]) ->
         "*open **and `open": "<p>*open **and `open</p>",
     }
     found = json.loads(
-        page().js(
+        shown.js(
             """
             const { rendered } = await import("./console/markdown.js");
             const html = (text) => { const node = document.createElement("div"); node.append(...rendered(text)); return node.innerHTML; };
@@ -73,8 +89,8 @@ def test_blocks_and_spans_are_what_their_marks_say(page: Callable[..., Page]) ->
     assert dict(zip(cases, found, strict=True)) == cases
 
 
-def test_links_of_an_answer_tell_their_server_nothing(page: Callable[..., Page]) -> None:
-    html = page().js(
+def test_links_of_an_answer_tell_their_server_nothing(shown: Page) -> None:
+    html = shown.js(
         """
         const { rendered } = await import("./console/markdown.js");
         const node = document.createElement("div");
@@ -89,9 +105,8 @@ def test_links_of_an_answer_tell_their_server_nothing(page: Callable[..., Page])
     )
 
 
-def test_no_text_takes_more_than_work_in_proportion(page: Callable[..., Page]) -> None:
+def test_no_text_takes_more_than_work_in_proportion(shown: Page) -> None:
     # Marks that never close, quotes and items within one another: none may recurse without end or raise.
-    shown = page()
     long = ["*" * 30_000, "**a " * 5000, "[" * 20_000, "`" * 19_999, "> " * 10_000, "- " * 10_000, "(" * 20_000]
     for text in [*long, "| a " * 5000 + "\n" + "|-" * 5000]:
         drawn = shown.js(
@@ -106,9 +121,9 @@ def test_no_text_takes_more_than_work_in_proportion(page: Callable[..., Page]) -
         assert drawn > 0
 
 
-def test_tables_come_back_as_they_were(page: Callable[..., Page]) -> None:
+def test_tables_come_back_as_they_were(shown: Page) -> None:
     rows = [["id", "text"], ["1", 'say "hi", otters\nand more'], ["2", ""], ["-3", "今天"]]
-    found = page().js(
+    found = shown.js(
         """
         const { parse, format } = await import("./console/csv.js");
         return JSON.stringify([parse(format(args[0])), parse("\\uFEFFa,b\\n1,2"), format([["=1+1", "-5"]]), parse("")]);
@@ -118,9 +133,9 @@ def test_tables_come_back_as_they_were(page: Callable[..., Page]) -> None:
     assert json.loads(found) == [rows, [["a", "b"], ["1", "2"]], " =1+1,-5\r\n", []]
 
 
-def test_events_are_read_whole_however_the_stream_is_cut(page: Callable[..., Page]) -> None:
+def test_events_are_read_whole_however_the_stream_is_cut(shown: Page) -> None:
     stream = ': waiting\n\ndata: {"a": "今天🦦"}\r\n\r\ndata: one\ndata: two\n\ndata: cut'
-    found = page().js(
+    found = shown.js(
         """
         const { events } = await import("./console/sse.js");
         const bytes = new TextEncoder().encode(args[0]);
@@ -143,8 +158,8 @@ def test_events_are_read_whole_however_the_stream_is_cut(page: Callable[..., Pag
     assert json.loads(found) == [json.dumps(['{"a": "今天🦦"}', "one\ntwo"], ensure_ascii=False, separators=(",", ":"))]
 
 
-def test_quantiles_are_those_between_two_looks(page: Callable[..., Page]) -> None:
-    found = page().js(
+def test_quantiles_are_those_between_two_looks(shown: Page) -> None:
+    found = shown.js(
         """
         const { samples, histogram, quantile, total } = await import("./console/prometheus.js");
         const text = (counts) => ["0.1", "0.5", "+Inf"].map((le, at) => `t_bucket{le="${le}",model="a b"} ${counts[at]}`).join("\\n");
@@ -160,10 +175,10 @@ def test_quantiles_are_those_between_two_looks(page: Callable[..., Page]) -> Non
     assert labels == {"model": 'a\\"b', "tenant": "c,d"}
 
 
-def test_what_has_ended_is_not_drawn_again_while_more_arrives(page: Callable[..., Page]) -> None:
+def test_what_has_ended_is_not_drawn_again_while_more_arrives(shown: Page) -> None:
     paragraphs = 200
     words = 20
-    drawn = page().js(
+    drawn = shown.js(
         """
         const [paragraphs, words] = args;
         const { Markdown } = await import("./console/markdown.js");
