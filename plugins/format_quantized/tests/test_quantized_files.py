@@ -23,14 +23,11 @@ from llmasos_hookspecs import CheckpointError, QuantizedTensor, UnsupportedModel
 Stored = dict[str, np.ndarray]
 
 
-def words(codes: np.ndarray, bits: int) -> np.ndarray:
-    """The codes of one row as int32 words, the first code in the lowest bits of the first word."""
-    stream = sum(int(code) << (bits * place) for place, code in enumerate(codes))
-    return np.frombuffer(stream.to_bytes(-(-len(codes) * bits // 32) * 4, "little"), np.int32)
-
-
 def rows_of(matrix: np.ndarray, bits: int) -> np.ndarray:
-    return np.stack([words(row, bits) for row in matrix])
+    """The codes of each row as int32 words, the first code in the lowest bits of the first word."""
+    stream = (matrix[:, :, None] >> np.arange(bits) & 1).reshape(len(matrix), -1)
+    whole = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 32))).astype(np.uint8)
+    return np.packbits(whole, axis=1, bitorder="little").view("<i4")
 
 
 class Random:
@@ -530,4 +527,4 @@ def test_bfloat16_scales_are_read(quantised: Any) -> None:
 
 def test_the_helpers_of_this_file_pack_as_the_format_says() -> None:
     """3-bit codes: the eleventh has two bits in the first word and one in the second."""
-    assert words(np.array([0] * 10 + [7, 1]), 3).tolist() == [-(2**30), 0b0011]
+    assert rows_of(np.array([[0] * 10 + [7, 1]]), 3).tolist() == [[-(2**30), 0b0011]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -129,12 +130,20 @@ def pre_name(backend: Backend, ignore_merges: bool, where: str) -> str:
         alike = (known.ignore_merges == ignore_merges, known.nfc == composes)
         if name == "default" or alike in found:
             continue
-        built = known.build()
-        if all(_cut(built, text) == cut for text, cut in zip(_PROBES, wanted, strict=True)):
+        if _cuts(name) == wanted:
             found[alike] = name
     if not found:
         raise UnsupportedModel(f"{where} cuts text before merging in a way that llama.cpp does not name; it cannot be written.")
     return found[max(found)]
+
+
+@functools.cache
+def _cuts(name: str) -> list[list[str]]:
+    """What a known way of cutting makes of the texts: to make all of them again for each file would take longer than its tokenizer."""
+    from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
+
+    built = PRE_TOKENIZERS[name].build()
+    return [_cut(built, text) for text in _PROBES]
 
 
 def _cut(pre_tokenizer: PreTokenizer, text: str) -> list[str]:
