@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import settings
 from plugins.guard_privacy.tests.planted import planted
 
 from llmasos_guard_privacy import Options, PrivacyGuard
@@ -95,12 +96,12 @@ def test_a_placeholder_that_the_user_typed_stays_what_it_is() -> None:
 
 
 def test_randomly_cut_streams_give_the_texts_back() -> None:
-    """600 answers that repeat what the model was shown, of every kind of data and cut anywhere, are what was asked; but private keys, which
-    stay redacted."""
+    """150 answers that repeat what the model was shown, of every kind of data and cut anywhere, are what was asked; but private keys, which
+    stay redacted. `make test-long` asks 1,500 times."""
     guard = PrivacyGuard(REVERSIBLE)
     source = random.Random(5)
     texts = [text for kind, _, _, text in planted() if kind != "private_key"]
-    for _ in range(600):
+    for _ in range(3 * settings.default.max_examples):
         told = source.choices([*texts, "[EMAIL_1]", "[CARD_2", "[[", "otter ", f"{BOB} "], k=3)
         seen, conversation = asked(guard, told)
         sizes = iter(lambda: source.choice([1, 2, 3, 5, 20]), 0)

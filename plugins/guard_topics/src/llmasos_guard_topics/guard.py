@@ -101,4 +101,6 @@ class TopicStream:
 
 def _length(text: str) -> int:
     """Letters and digits of a text; a sign that is a syllable or a word counts as three."""
+    if text.isascii():
+        return sum(map(str.isalnum, text))
     return sum(3 if letter >= "\u2e80" else 1 for letter in text if letter.isalnum())

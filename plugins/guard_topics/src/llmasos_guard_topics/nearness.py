@@ -69,4 +69,6 @@ class NearnessJudge:
 
 def is_chinese(text: str) -> bool:
     """Whether a third of the characters or more are signs of East Asia."""
+    if text.isascii():
+        return not text
     return 3 * sum(letter >= "\u2e80" for letter in text) >= len(text)
