@@ -79,10 +79,10 @@ def plain_gptq(weight: np.ndarray, hessian: np.ndarray, group: int) -> np.ndarra
     rest = list(np.argsort(-np.diagonal(hessian), kind="stable"))
     while rest:
         column, *others = rest
-        inverse = np.linalg.inv(damped[np.ix_(rest, rest)])
+        inverse = np.linalg.solve(damped[np.ix_(rest, rest)], np.eye(len(rest))[0])  # its first row
         scale, zero = grid.scales[:, column // group], grid.zeros[:, column // group]
         out[:, column] = (np.clip(np.rint(left[:, column] / scale) + zero, 0, 15) - zero) * scale
-        left[:, others] -= np.outer((left[:, column] - out[:, column]) / inverse[0, 0], inverse[0, 1:])
+        left[:, others] -= np.outer((left[:, column] - out[:, column]) / inverse[0], inverse[1:])
         rest = others
     return out
 

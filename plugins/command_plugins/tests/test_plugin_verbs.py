@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,34 @@ from core.tests.cli.fork_server import LLMASOS, RESCAN, ForkServer
 
 pytestmark = pytest.mark.slow
 
+#: Built by its own module ``backend``, as PEP 517 lets a project: to import a build tool takes longer than all else that pip does here.
 PROJECT = """
 [build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
+requires = []
+build-backend = "backend"
+backend-path = ["."]
 [project]
 name = "my-sched"
 version = "0.1.0"
-dependencies = ["llmasos-hookspecs>=0.2,<0.3"]
-[project.entry-points."llmasos.schedulers"]
-my-sched = "my_sched"
-[tool.hatch.build.targets.wheel]
-packages = ["src/my_sched"]
+"""
+BACKEND = """
+import zipfile
+
+INFO = "my_sched-0.1.0.dist-info"
+FILES = {
+    "my_sched/__init__.py": open("my_sched.py").read(),
+    f"{INFO}/METADATA": "Metadata-Version: 2.1\\nName: my-sched\\nVersion: 0.1.0\\nRequires-Dist: llmasos-hookspecs>=0.2,<0.3\\n",
+    f"{INFO}/WHEEL": "Wheel-Version: 1.0\\nGenerator: backend\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    f"{INFO}/entry_points.txt": "[llmasos.schedulers]\\nmy-sched = my_sched\\n",
+}
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    name = "my_sched-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{wheel_directory}/{name}", "w") as wheel:
+        for path, text in FILES.items():
+            wheel.writestr(path, text)
+        wheel.writestr(f"{INFO}/RECORD", "".join(f"{path},,\\n" for path in (*FILES, f"{INFO}/RECORD")))
+    return name
 """
 MODULE = """
 from llmasos_hookspecs import Component, hookimpl
@@ -42,14 +59,15 @@ def llmasos_create_scheduler(options, context): return object()
 def package(tmp_path: Path) -> Path:
     """A scheduler's package."""
     folder = tmp_path / "my-sched"
-    (folder / "src" / "my_sched").mkdir(parents=True)
+    folder.mkdir()
     (folder / "pyproject.toml").write_text(PROJECT)
-    (folder / "src" / "my_sched" / "__init__.py").write_text(MODULE)
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "my_sched.py").write_text(MODULE)
     return folder
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory):
+def environment(tmp_path_factory: pytest.TempPathFactory, new_home: Callable[[Path], Path]):
     """A virtual environment that sees everything that the tests' own has; what is installed lands in it alone."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False, symlinks=True)
@@ -58,7 +76,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory):
     own = next((folder / "lib").glob("python*")) / "site-packages"
     (own / "theirs.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in places))
     env = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
-    env |= {"LLMASOS_HOME": str(folder / "home"), "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull}
+    env |= {
+        "LLMASOS_HOME": str(new_home(folder / "home")),
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
 
     with ForkServer(env, tmp_path_factory.mktemp("streams"), python=python) as server:
 
@@ -83,9 +106,6 @@ def test_a_plugin_is_installed_exported_removed_and_restored(environment, packag
     """What would change is shown first; nothing changes without a yes."""
     looked = json.loads(environment("install", package, "--dry-run", "--json").stdout)["changes"]
     assert [(each["name"], each["version"], each["installed"]) for each in looked] == [("my-sched", "0.1.0", None)]
-    unasked = environment("install", package)
-    assert unasked.returncode == 2
-    assert "give --yes" in unasked.stderr
     assert not installed_here(environment)
 
     installed = environment("install", package, "--yes")
@@ -99,6 +119,9 @@ def test_a_plugin_is_installed_exported_removed_and_restored(environment, packag
     assert [pin for pin in pins if pin.startswith("my-sched")] == [f"my-sched @ {package.as_uri()}"]
 
     assert environment("uninstall", "my-sched", "--dry-run").returncode == 0
+    unasked = environment("uninstall", "my-sched")
+    assert unasked.returncode == 2
+    assert "give --yes" in unasked.stderr
     assert installed_here(environment)
     removed = environment("uninstall", "scheduler:my-sched", "--yes", "--json")
     assert removed.returncode == 0, removed.stderr

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from core.tests.cli.fork_server import ForkServer
+from core.tests.forked_children import ForkedChildren
 
 from llmasos_devtools.processes.tables import COLUMNS, memory_line, observer_rows, rows
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -22,33 +23,36 @@ with llmasos.load_model(sys.argv[1], loader="onnx", memory="1GiB") as model:
 """
 
 
-def test_ps_and_top_see_another_process(tmp_path: Path, fork_server: ForkServer) -> None:
+def test_ps_and_top_see_another_process(
+    tmp_path: Path,
+    fork_server: ForkServer,
+    forked_children: ForkedChildren,
+    monkeypatch: pytest.MonkeyPatch,
+    new_home: Callable[[Path], Path],
+) -> None:
     """Its model, memory and counts, as a table, live, and as JSON; and nothing once it is gone."""
     tiny_checkpoint("llama", folder=tmp_path / "model")
-    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
 
     def ask(*arguments: str) -> str:
-        done = fork_server.said(*arguments, folder=tmp_path, env={**environment, "PYTHONUTF8": "1"})
+        done = fork_server.said(*arguments, folder=tmp_path, env={**os.environ, "PYTHONUTF8": "1"})
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    command = [sys.executable, "-c", OTHER, str(tmp_path / "model")]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == "ready\n"
-        (found,) = json.loads(ask("ps", "--json"))
-        assert found["pid"] == other.pid
-        assert found["models"]["default"]["finished"] == 1
-        assert found["memory"]["weights"] == found["models"]["default"]["weight_bytes"] > 0
-        rows = ask("ps").splitlines()
-        assert rows[0].split("\t")[:6] == ["pid", "model", "source", "loader", "scheduler", "state"]
-        pid, model, source, *state = rows[1].split("\t")[:6]
-        assert [pid, model, *state] == [str(other.pid), "default", "onnx", "fifo", "loaded"]
-        assert str(tmp_path / "model").endswith(source.removeprefix("…"))
-        assert str(other.pid) in ask("top", "--count", "2", "--interval", "0.1")
-        other.stdin.close()
-        other.wait(60)
+    other = forked_children.python(OTHER, tmp_path / "model")
+    assert other.stdout is not None
+    assert other.stdout.readline() == "ready\n"
+    (found,) = json.loads(ask("ps", "--json"))
+    assert found["pid"] == other.pid
+    assert found["models"]["default"]["finished"] == 1
+    assert found["memory"]["weights"] == found["models"]["default"]["weight_bytes"] > 0
+    rows = ask("ps").splitlines()
+    assert rows[0].split("\t")[:6] == ["pid", "model", "source", "loader", "scheduler", "state"]
+    pid, model, source, *state = rows[1].split("\t")[:6]
+    assert [pid, model, *state] == [str(other.pid), "default", "onnx", "fifo", "loaded"]
+    assert str(tmp_path / "model").endswith(source.removeprefix("…"))
+    assert str(other.pid) in ask("top", "--count", "2", "--interval", "0.1")
+    other.communicate(timeout=60)
     assert json.loads(ask("ps", "--json")) == []
 
 

@@ -235,6 +235,7 @@ def test_a_node_that_is_killed_takes_only_what_it_had_begun_with_it(model: llmas
     check(found, model, f"Replica {victim['replica']} of default ")
 
 
+@pytest.mark.long
 def test_a_node_that_is_paused_is_fenced(model: llmasos.LanguageModel, nodes: Nodes) -> None:
     """It counts as lost; what its seat says when it wakes reaches nobody, and the seat is ended."""
     nodes.add("node-3")

@@ -285,7 +285,7 @@ def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, 
     def arrived() -> int:
         return sum(path.stat().st_size for path in (store.root / "staging").rglob("*") if path.is_file())
 
-    for turn in range(5 if settings.default.max_examples < 500 else 10):
+    for turn in range(3 if settings.default.max_examples < 500 else 10):
         process = forked_children.python(CODE)
         before, size = arrived(), chance.randrange(1, 700_000)
 
