@@ -139,7 +139,6 @@ def test_ollama_asks_and_streams(server: HttpServer) -> None:
         list(client.chat(model="default", messages=[{"role": "user", "content": "break"}], stream=True))
 
 
-@pytest.mark.long
 def test_langchain_asks_and_streams(server: HttpServer, runtime: ScriptedRuntime) -> None:
     """With usage, the reason of the end, and several answers."""
     from langchain_core.messages import HumanMessage
@@ -165,7 +164,6 @@ def test_langchain_asks_and_streams(server: HttpServer, runtime: ScriptedRuntime
         ChatOpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=SecretStr("wrong"), model="default", max_retries=0).invoke("hi")
 
 
-@pytest.mark.long
 def test_the_llm_program_answers(server: HttpServer, tmp_path: Path) -> None:
     """With nothing but the file in which it names models of other servers."""
     model = {"model_id": "ours", "model_name": "default", "api_base": f"{server.endpoints[0].url}/v1", "api_key_name": "ours"}
