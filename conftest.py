@@ -118,11 +118,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Collect without searching for garbage: nothing that modules and tests are made of becomes any, and a search walks through all of
-    it, again and again as it grows."""
+    it, again and again as it grows. Nor is it searched after that."""
     gc.disable()
     try:
         return (yield)
     finally:
+        gc.freeze()
         gc.enable()
 
 

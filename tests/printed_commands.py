@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -72,11 +73,14 @@ def calls() -> Iterator[tuple[str, str]]:
             yield where, example
 
 
-def examples() -> Iterator[tuple[str, str]]:
-    for kind in KINDS:
-        for entry in registry().entries(kind):
-            for example in load_component(entry).component.examples:
-                yield entry.label, example
+@functools.cache
+def examples() -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (entry.label, example)
+        for kind in KINDS
+        for entry in registry().entries(kind)
+        for example in load_component(entry).component.examples
+    )
 
 
 def blocks(path: Path) -> list[tuple[str, str, bool]]:

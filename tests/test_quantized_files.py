@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compressed_tensors.compressors import BaseCompressor
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import CompressedTensorsConfig
@@ -69,6 +67,9 @@ def awq(shape: tuple[int, int]) -> Made:
 
 
 def compressed(shape: tuple[int, int], form: str, **arguments: Any) -> Made:
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
     args = QuantizationArgs(num_bits=8, **arguments)
     scheme = QuantizationScheme(targets=["Linear"], weights=args, format=form)
     weight = torch.randn(shape) / shape[1] ** 0.5

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
-import openai
 import pytest
 
 import llmasos
+
+if TYPE_CHECKING:
+    import openai
 
 WEATHER: Any = {
     "type": "function",
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.model
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[openai.OpenAI]:
+    import openai
+
     config = {"model": {"source": "smollm2"}, "loader": "onnx", "server": [{"use": "http", "port": 0}]}
     with (
         llmasos.Pipeline.from_config(config) as pipeline,
@@ -42,6 +45,8 @@ def client() -> Iterator[openai.OpenAI]:
 
 def test_smollm2_calls_the_tool_that_it_must_with_arguments_of_its_schema(client: openai.OpenAI) -> None:
     """Whole and streamed are the same; where it may call none it says something."""
+    import jsonschema
+
     asked: Any = {
         "model": "default",
         "messages": MESSAGES,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openai
 import pytest
 from typer.testing import CliRunner
 
@@ -155,6 +154,8 @@ def test_a_spoken_question_gets_a_spoken_answer(config_file: Path, pipeline: llm
 
 def test_openais_client_hears_what_it_had_said(pipeline: llmasos.Pipeline) -> None:
     """Through a server, the access control and the tasks: a text to a WAV file, and the file to its text."""
+    import openai
+
     text = "We planted seven apple trees behind the old house."
     with llmasos.Servers(pipeline) as servers:
         (endpoint,) = servers.endpoints

@@ -8,10 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from llmasos_hookspecs import CheckpointError, RequestError
 from llmasos_image_input.crops import CropSettings
@@ -27,28 +23,30 @@ def image_of(height: int, width: int) -> Any:
 @pytest.mark.parametrize(
     ("processor", "settings", "read"),
     [
-        (LlavaImageProcessorPil, {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}, CropSettings.of_clip),
-        (CLIPImageProcessorPil, {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 12}}, CropSettings.of_clip),
-        (CLIPImageProcessorPil, {"size": {"height": 16, "width": 12}, "do_center_crop": False}, CropSettings.of_clip),
+        ("LlavaImageProcessorPil", {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}, CropSettings.of_clip),
+        ("CLIPImageProcessorPil", {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 12}}, CropSettings.of_clip),
+        ("CLIPImageProcessorPil", {"size": {"height": 16, "width": 12}, "do_center_crop": False}, CropSettings.of_clip),
         (
-            CLIPImageProcessorPil,
+            "CLIPImageProcessorPil",
             {"size": {"shortest_edge": 15}, "crop_size": 15, "resample": 2, "do_normalize": False},
             CropSettings.of_clip,
         ),
-        (CLIPImageProcessorPil, {}, CropSettings.of_clip),
-        (Gemma3ImageProcessorPil, {"size": {"height": 16, "width": 24}}, CropSettings.of_gemma3),
+        ("CLIPImageProcessorPil", {}, CropSettings.of_clip),
+        ("Gemma3ImageProcessorPil", {"size": {"height": 16, "width": 24}}, CropSettings.of_gemma3),
         (
-            Gemma3ImageProcessorPil,
+            "Gemma3ImageProcessorPil",
             {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "rescale_factor": 0.01},
             CropSettings.of_gemma3,
         ),
     ],
 )
 def test_images_of_one_size_equal_those_of_transformers(
-    processor: Any, settings: dict[str, Any], read: Callable[[Any], CropSettings]
+    processor: str, settings: dict[str, Any], read: Callable[[Any], CropSettings]
 ) -> None:
     """Wide, high and square ones, larger and smaller than that size."""
-    reference = processor(**settings)
+    import transformers
+
+    reference = getattr(transformers, processor)(**settings)
     found = read(json.loads(reference.to_json_string()))
     for size in SIZES:
         expected = reference(image_of(*size), return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
@@ -68,6 +66,8 @@ def test_images_of_one_size_equal_those_of_transformers(
 )
 def test_patches_equal_those_of_transformers(settings: dict[str, Any]) -> None:
     """Their number and order, and what is in them, where an image is enlarged, reduced, or about as large as it may be."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
     reference = Qwen2VLImageProcessorPil(**settings)
     found = PatchSettings.of(json.loads(reference.to_json_string()))
     for size in SIZES:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from llmasos_app_assistant import Assistant, Bounds, Rule
 from llmasos_app_assistant.options import McpOptions
@@ -21,7 +20,6 @@ from llmasos_hookspecs import ConfigError, LLMasOSError
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import KEY
 
-from .mcp_server import server
 from .scripted_tools import model_of, results
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("mcp_server.py")))
@@ -43,6 +41,10 @@ def stdio() -> Iterator[McpTools]:
 @pytest.fixture(scope="module")
 def http() -> Iterator[McpTools]:
     """The same server over streamable HTTP, on a thread of this process."""
+    import uvicorn
+
+    from .mcp_server import server
+
     listening = socket.create_server(("127.0.0.1", 0))
     running = uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_level="error", lifespan="on"))
     thread = threading.Thread(target=lambda: running.run(sockets=[listening]), daemon=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
-import openai
 import pytest
 
 import llmasos
@@ -39,6 +37,8 @@ def pipeline() -> Iterator[llmasos.Pipeline]:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == SHOWN else pytest.mark.long) for name in SITUATIONS])
 def test_situation(pipeline: llmasos.Pipeline, name: str) -> None:
     """What the model writes is a call that the schema allows, with what the message says; what comes of it, it is shown."""
+    import jsonschema
+
     situation = SITUATIONS[name]
     tools = {tool.name: tool for tool in real_tools()}
     assistant = Assistant(pipeline.model, tools=list(tools.values()), policy=situation.policy, bounds=situation.bounds)
@@ -56,6 +56,8 @@ def test_situation(pipeline: llmasos.Pipeline, name: str) -> None:
 @pytest.mark.long
 def test_the_server_runs_the_tools_of_a_response(pipeline: llmasos.Pipeline) -> None:
     """A client asks for no tool of its own, and is told of the call."""
+    import openai
+
     with (
         llmasos.Servers(pipeline) as servers,
         openai.OpenAI(base_url=f"{servers.endpoints[0].url}/v1", api_key="none", max_retries=0) as client,
@@ -74,6 +76,8 @@ def test_the_server_runs_the_tools_of_a_response(pipeline: llmasos.Pipeline) -> 
 
 def test_a_client_of_the_server_approves_a_call(pipeline: llmasos.Pipeline) -> None:
     """The turn goes on with what the client gives back of it; another client's call is refused meanwhile."""
+    import openai
+
     ours: Any = {"type": "mcp", "server_label": "llmasos", "server_url": "http://127.0.0.1"}
     asked: dict[str, Any] = {"model": "default", "max_output_tokens": 40, "temperature": 0}
     choice: Any = {"type": "mcp", "server_label": "llmasos", "name": "clock"}

@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -280,6 +279,8 @@ def test_archives_are_bounded_before_they_are_read(change: Callable[[Path], Path
 
 
 def link_to(weights: Path, file: Any) -> None:
+    import h5py
+
     file["more"] = h5py.ExternalLink(str(weights), "/secret")
 
 
@@ -308,6 +309,8 @@ def test_weights_lie_in_their_own_file(
     change: Callable[[Path, Any], None], sentence: str, gpt2_preset: Path, tmp_path: Path, load_tf: Load
 ) -> None:
     """HDF5 can point into other files, into itself, and say shapes that nothing was stored of."""
+    import h5py
+
     shutil.copytree(gpt2_preset, tmp_path / "preset")
     weights = tmp_path / "preset/model.weights.h5"
     with h5py.File(weights, "a") as file:

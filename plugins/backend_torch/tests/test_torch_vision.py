@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
 import llmasos
 from llmasos.compose.formats import open_model
@@ -55,6 +53,8 @@ PROCESSING: dict[str, Any] = {"size": {"longest_edge": 32}, "max_image_size": {"
 
 def save(kind: str, folder: Path, seed: int = 5) -> PreTrainedModel:
     """A tiny model with its tokenizer and processor: 4 positions for each tile of 16 x 16 pixels."""
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
     text = {
         "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": BOS, "eos_token_id": 257,
@@ -119,6 +119,9 @@ def prompt_of(engine: Any, *parts: str | Any) -> tuple[list[int], tuple[PlacedMe
 
 def reference(made: tuple[PreTrainedModel, Path], *parts: str | Any) -> Any:
     """transformers' logits [tokens, vocab] of texts and pixels, from its own processor and model."""
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+
     model, folder = made
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     processor = Idefics3Processor(Idefics3ImageProcessorPil(**PROCESSING), tokenizer, image_seq_len=4)

@@ -12,10 +12,8 @@ import attrs
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig, PreTrainedModel
-from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from llmasos.compose.formats import open_model
 from llmasos_engine.ledger import KVLedger
@@ -58,7 +56,7 @@ class Family:
     """A tiny model's config, its images' processor with its settings, and tokens around an image's embeddings."""
 
     config: dict[str, Any]
-    processor: Any
+    processor: str
     settings: dict[str, Any]
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
@@ -68,31 +66,31 @@ FAMILIES = {
     "llava": Family(
         {"text_config": {"model_type": "llama", **_TEXT}, "image_token_index": IMAGE,
          "vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": 3, "projection_dim": 16, **_TOWER}},
-        LlavaImageProcessorPil, {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}},
+        "LlavaImageProcessorPil", {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}},
     ),
     "gemma3": Family(
         {"text_config": {"model_type": "gemma3_text", **_TEXT, "head_dim": 8, "sliding_window": 6,
                          "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
          "vision_config": {"model_type": "siglip_vision_model", "num_hidden_layers": 2, "vision_use_head": False, **_TOWER},
          "mm_tokens_per_image": 16, "image_token_index": IMAGE, "boi_token_index": BEGIN, "eoi_token_index": END},
-        Gemma3ImageProcessorPil, {"size": {"height": 16, "width": 16}}, (10, 10, BEGIN), (END, 10, 10),
+        "Gemma3ImageProcessorPil", {"size": {"height": 16, "width": 16}}, (10, 10, BEGIN), (END, 10, 10),
     ),
     "qwen2_vl": Family(
         {"text_config": {**_TEXT, "rope_parameters": _ROPE}, **_QWEN,
          "vision_config": {"depth": 2, "embed_dim": 24, "hidden_size": 32, "mlp_ratio": 2, **_PATCHES}},
-        Qwen2VLImageProcessorPil, _QWEN_IMAGES,
+        "Qwen2VLImageProcessorPil", _QWEN_IMAGES,
     ),
     "qwen2_5_vl": Family(
         {"text_config": {**_TEXT, "rope_parameters": _ROPE}, **_QWEN,
          "vision_config": {"depth": 2, "hidden_size": 24, "out_hidden_size": 32, "intermediate_size": 40, "window_size": 16,
                            "fullatt_block_indexes": [1], **_PATCHES}},
-        Qwen2VLImageProcessorPil, _QWEN_IMAGES,
+        "Qwen2VLImageProcessorPil", _QWEN_IMAGES,
     ),
     "qwen3_vl": Family(
         {"text_config": {**_TEXT, "head_dim": 8, "rope_parameters": {**_ROPE, "mrope_interleaved": True}}, **_QWEN,
          "vision_config": {"depth": 3, "hidden_size": 24, "out_hidden_size": 32, "intermediate_size": 40, "num_position_embeddings": 16,
                            "deepstack_visual_indexes": [0, 1], **_PATCHES}},
-        Qwen2VLImageProcessorPil, _QWEN_IMAGES,
+        "Qwen2VLImageProcessorPil", _QWEN_IMAGES,
     ),
 }  # fmt: skip
 #: For tests whose subject is the engine, on each change one whose images are read as a whole, and one that rotates in three directions.
@@ -104,7 +102,7 @@ def save(kind: str, folder: Path) -> PreTrainedModel:
     """A tiny model with its tokenizer and the settings of its images."""
     family = FAMILIES[kind]
     config = AutoConfig.for_model(kind, **family.config, tie_word_embeddings=False)
-    return write_vision_model(config, folder, family.processor(**family.settings), dict(enumerate(TOKENS, IMAGE)))
+    return write_vision_model(config, folder, getattr(transformers, family.processor)(**family.settings), dict(enumerate(TOKENS, IMAGE)))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +129,7 @@ def reference(kind: str, model: PreTrainedModel, *parts: str | Any) -> Any:
         if isinstance(part, str):
             tokens += part.encode()
             continue
-        inputs = family.processor(**family.settings)(part, return_tensors="pt", input_data_format="channels_last")
+        inputs = getattr(transformers, family.processor)(**family.settings)(part, return_tensors="pt", input_data_format="channels_last")
         found.append(inputs["pixel_values"])
         grids += [inputs["image_grid_thw"]] if "image_grid_thw" in inputs else []
         tokens += [*family.before, *[IMAGE] * (int(grids[-1].prod()) // 4 if grids else 16), *family.after]
@@ -260,7 +258,7 @@ def test_gemma_attends_in_both_directions(made: Made, load_engine: Callable[...,
     engine = load_engine(folder)
     tokens, (placed,) = prompt_of(engine, *parts)
     with torch.inference_mode():
-        processor = FAMILIES["gemma3"].processor(**FAMILIES["gemma3"].settings)
+        processor = getattr(transformers, FAMILIES["gemma3"].processor)(**FAMILIES["gemma3"].settings)
         inputs = processor(parts[1], return_tensors="pt", input_data_format="channels_last")
         ids = torch.tensor([[*b"Look: ", 10, 10, BEGIN, *[IMAGE] * 16, END, 10, 10, *b"?"]])
         causal = model(input_ids=ids, pixel_values=inputs["pixel_values"], token_type_ids=torch.zeros_like(ids)).logits[0].numpy()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from compressed_tensors.compressors import BaseCompressor
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from compressed_tensors.quantization.utils import calculate_qparams
 from safetensors.numpy import load_file
 from safetensors.torch import save_file as save_torch
 
 from llmasos.compose.formats import open_model
 from llmasos_hookspecs import CheckpointError, QuantizedTensor, UnsupportedModel, as_float32
+
+if TYPE_CHECKING:
+    from compressed_tensors.quantization import QuantizationArgs
 
 Stored = dict[str, np.ndarray]
 
@@ -260,6 +260,9 @@ SCHEMES: dict[str, tuple[str, dict[str, Any], bool, str]] = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_compressed_tensors_own_files(scheme: str, quantised: Any) -> None:
     """What the library compresses is read as the library decompresses it, and W8A8 and 8-bit floats are said to be so."""
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
     form, arguments, activations, kept = SCHEMES[scheme]
     weights = QuantizationArgs(**arguments)
     both = QuantizationScheme(targets=["Linear"], weights=weights, format=form)
@@ -307,6 +310,8 @@ def test_packed_codes_in_the_order_of_activations(quantised: Any) -> None:
 
 def qparams(weight: torch.Tensor, args: QuantizationArgs) -> dict[str, torch.Tensor]:
     """Scales and zeros as the library computes them, of the least and the greatest weight of each group."""
+    from compressed_tensors.quantization.utils import calculate_qparams
+
     rows, columns = weight.shape
     if args.strategy == "tensor":
         low, high = weight.min()[None], weight.max()[None]

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 import pytest
 
 from llmasos_placement_ray.handshake import Listener, connect
-from llmasos_placement_ray.placement import listens_at
 
 from .threads import SECONDS, open_files, started
 
@@ -171,4 +170,6 @@ def test_nothing_stays_open_of_connections_that_were_refused_or_closed() -> None
     ],
 )
 def test_a_seat_listens_for_other_machines_only_where_it_is_told_to(channel: str, here: str, there: str, found: str | None) -> None:
+    from llmasos_placement_ray.placement import listens_at
+
     assert listens_at(channel, here, there) == found

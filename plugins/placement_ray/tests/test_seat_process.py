@@ -12,8 +12,6 @@ import pytest
 
 from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.seat_program import ENTRY
-from llmasos_placement_ray import actor
-from llmasos_placement_ray.actor import SeatProcess
 from llmasos_placement_ray.frames import BEAT, END, MESSAGE, Frames
 from llmasos_placement_ray.handshake import connect
 
@@ -24,6 +22,8 @@ HERE = "127.0.0.1"
 
 def connected(entry: str) -> Frames:
     """The connection to a new seat."""
+    from llmasos_placement_ray.actor import SeatProcess
+
     port, key = SeatProcess(entry, []).listen(HERE)
     assert isinstance(port, int)
     assert isinstance(key, bytes)
@@ -32,7 +32,7 @@ def connected(entry: str) -> Frames:
 
 @pytest.fixture(autouse=True)
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actor, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("llmasos_placement_ray.actor.BEAT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -90,6 +90,8 @@ def test_the_entry_hears_that_the_other_side_has_left(seat: Frames) -> None:
 
 def test_a_connection_that_is_reset_is_an_end_too() -> None:
     """As the contract of ``receive`` has it."""
+    from llmasos_placement_ray.actor import SeatProcess
+
     port, key = SeatProcess(f"{__name__}:listen", []).listen(HERE)
     connection = connect(HERE, int(port), bytes(key), SECONDS)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from llmasos_hookspecs import EngineFailed
@@ -17,6 +16,9 @@ from llmasos_serve_http.options import Options
 
 from .in_process import Client
 from .seeing_model import seeing_server
+
+if TYPE_CHECKING:
+    import openai
 
 
 @pytest.fixture
@@ -73,5 +75,7 @@ def server(runtime: ScriptedRuntime) -> Iterator[HttpServer]:
 
 @pytest.fixture
 def openai_client(server: HttpServer) -> Iterator[openai.OpenAI]:
+    import openai
+
     with openai.OpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=KEY, max_retries=0) as client:
         yield client

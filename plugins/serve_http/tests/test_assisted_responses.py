@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
 
 from llmasos_hookspecs import Principal, RequestError, TaskCall, TaskEvent, TaskOutput
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
+
+if TYPE_CHECKING:
+    import openai
 
 CLOCK: dict[str, Any] = {"id": "1", "tool": "clock", "arguments": {"timezone": "UTC"}}
 FAIL: dict[str, Any] = {"id": "2", "tool": "fail", "arguments": {}}
@@ -72,6 +74,8 @@ def runtime() -> Assisting:
 
 @pytest.fixture
 def client(runtime: Assisting) -> Iterator[openai.OpenAI]:
+    import openai
+
     server = HttpServer(runtime, Options(port=0, assistant="assist", comment_every=0.05))
     server.start()
     with openai.OpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key="the-key-of-the-kit", max_retries=0) as found:
@@ -146,6 +150,8 @@ def test_each_thing_is_told_as_it_happens(client: openai.OpenAI, runtime: Assist
 
 def test_a_call_waits_for_the_client_that_can_approve_it(client: openai.OpenAI, runtime: Assisting) -> None:
     """The turn goes on with what the client gives back of it; nobody but the owner, and nothing but what the model asked for."""
+    import openai
+
     runtime.steps = [*EVENTS[:5], TaskCall(kind="asked", **SEND)]
     first = client.responses.create(input="Tell Ann.", tools=[{**OURS, "allowed_tools": ["clock", "send"]}], **ASKED)
     assert [item.type for item in first.output] == ["message", "mcp_call", "mcp_call", "mcp_approval_request"]
@@ -202,6 +208,8 @@ def test_a_client_with_tools_of_its_own_is_answered_by_the_model(client: openai.
 
 
 def test_what_the_assistant_does_not_take_is_refused(client: openai.OpenAI, runtime: Assisting) -> None:
+    import openai
+
     for given, told in (
         ({"text": {"format": {"type": "json_object"}}}, "answers in text"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice must be"),
@@ -220,6 +228,8 @@ def test_what_the_assistant_does_not_take_is_refused(client: openai.OpenAI, runt
 
 
 def test_an_error_behind_the_first_comment_ends_the_stream(client: openai.OpenAI, runtime: Assisting) -> None:
+    import openai
+
     pause = threading.Event()
     runtime.steps = [pause, "never"]
     stream = client.responses.create(model="default", input="break", stream=True)

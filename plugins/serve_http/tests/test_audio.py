@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from llmasos_hookspecs import NotAllowed, PluginError, Principal, RequestError, TaskFacts
@@ -18,6 +17,9 @@ from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
 
 from .in_process import Client, data
+
+if TYPE_CHECKING:
+    import openai
 
 WAV = b"RIFF0000WAVE not one that anybody could play\r\n\r\n--x--\xff\0"
 
@@ -52,6 +54,8 @@ def runtime() -> Sounding:
 
 @pytest.fixture
 def openai_client(runtime: Sounding) -> Iterator[openai.OpenAI]:
+    import openai
+
     server = HttpServer(runtime, Options(port=0))
     server.start()
     with openai.OpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=KEY, max_retries=0) as client:
@@ -80,6 +84,8 @@ def test_openai_has_a_recording_written_down(openai_client: openai.OpenAI, runti
 
 def test_openai_has_a_text_said(openai_client: openai.OpenAI, runtime: Sounding) -> None:
     """As a WAV file, or as samples at 24 kHz."""
+    import openai
+
     spoken = openai_client.audio.speech.create(model="tts-1", voice="alloy", input="An otter.")
     assert (spoken.read(), spoken.response.headers["content-type"]) == (b"An otter.", "audio/wav")
     samples = openai_client.audio.speech.create(model="tts-1", voice="alloy", input="An otter.", response_format="pcm", speed=1.0)

@@ -11,8 +11,6 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-from mcp.client.client import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.testing import ScriptedRuntime
@@ -34,6 +32,8 @@ def url(runtime: ScriptedRuntime) -> Iterator[str]:
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_its_client_lists_and_calls_tools(url: str, mode: Any) -> None:
     """Of either generation of the protocol; what a task refuses, and a tool that is not there, is told in the result."""
+    from mcp.client.client import Client
+    from mcp.client.streamable_http import streamable_http_client
 
     async def use() -> None:
         async with (
@@ -67,6 +67,9 @@ def test_a_client_without_a_key_and_what_is_no_message_are_refused(url: str) -> 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_progress_is_told_to_a_client_that_asks(url: str, runtime: ScriptedRuntime, mode: Any) -> None:
     """Tokens so far, which grow; with the text where the task can stream; all before the result, which is the same."""
+    from mcp.client.client import Client
+    from mcp.client.streamable_http import streamable_http_client
+
     gates = [threading.Event() for _ in range(3)]
     texts = ["The ", "otters", " sleep."]
     runtime.script["hi"] = tuple(piece for pair in zip(texts, gates, strict=True) for piece in pair)
@@ -94,6 +97,9 @@ def test_progress_is_told_to_a_client_that_asks(url: str, runtime: ScriptedRunti
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_tool_whose_client_has_left_ends(url: str, runtime: ScriptedRuntime, mode: Any) -> None:
+    from mcp.client.client import Client
+    from mcp.client.streamable_http import streamable_http_client
+
     gate = threading.Event()
     runtime.script["hi"] = ("The ", gate)
 

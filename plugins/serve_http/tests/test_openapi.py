@@ -11,10 +11,7 @@ import attrs
 import httpx
 import jsonschema
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import CHECKS
-from schemathesis.core.failures import FailureGroup
 from starlette.routing import Route
 
 from llmasos_conversations.store import ConversationStore
@@ -119,6 +116,8 @@ def complete() -> Iterator[Client]:
 
 def test_every_route_is_in_the_document(complete: Client) -> None:
     """With its handler's sentence, its permission, and a schema of its errors; and what takes a body says which."""
+    import schemathesis
+
     found = data(complete.ask("GET", "/openapi.json"))
     schemathesis.openapi.from_dict(found).validate()
     told = {(path, method.upper()) for path, operations in found["paths"].items() for method in operations}
@@ -179,6 +178,8 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
+    import schemathesis
+
     server = HttpServer(Complete(), Options(port=0))
     server.start()
     url = server.endpoints[0].url
@@ -203,6 +204,9 @@ def operations() -> list[Any]:
 @pytest.mark.parametrize(("label", "mode"), operations())
 def test_requests_of_the_document_and_against_it_are_no_errors_of_the_server(live: Live, label: str, mode: str) -> None:
     """And each answer, streams included, is as the document says."""
+    import schemathesis
+    from schemathesis.checks import CHECKS
+
     cases = live.schema.find_operation_by_label(label).as_strategy(generation_mode=schemathesis.GenerationMode(mode))
 
     @given(case=cases)
@@ -215,6 +219,9 @@ def test_requests_of_the_document_and_against_it_are_no_errors_of_the_server(liv
 
 def test_an_answer_that_is_not_as_the_document_says_is_found(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong body, a wrong event, and an error of the server."""
+    from schemathesis.checks import CHECKS
+    from schemathesis.core.failures import FailureGroup
+
     operation = live.schema.find_operation_by_label("POST /v1/chat/completions")
     checks = CHECKS.get_by_names(CHECKED)
 

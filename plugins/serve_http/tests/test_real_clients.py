@@ -10,16 +10,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ollama
-import openai
 import pytest
 
 from llmasos_hookspecs import ContextLengthExceeded, EngineFailed, LLMasOSError, NotAllowed, QuotaExceeded
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import KEY
 from llmasos_serve_http.listening import HttpServer
+
+if TYPE_CHECKING:
+    import openai
 
 MESSAGES: Any = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "hi"}]
 
@@ -50,6 +51,8 @@ def test_openai_completes_and_lists(openai_client: openai.OpenAI) -> None:
 
 
 def test_openai_asks_on_an_event_loop(server: HttpServer) -> None:
+    import openai
+
     async def ask() -> list[str | None]:
         async with openai.AsyncOpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=KEY, max_retries=0) as client:
             found = await asyncio.gather(*(client.chat.completions.create(model="default", messages=MESSAGES) for _ in range(16)))
@@ -61,27 +64,31 @@ def test_openai_asks_on_an_event_loop(server: HttpServer) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "code"),
     [
-        (ContextLengthExceeded("Too long."), openai.BadRequestError, "context_length_exceeded"),
-        (NotAllowed("You may not."), openai.PermissionDeniedError, "permission_denied"),
-        (QuotaExceeded("Nothing is left.", 1.0), openai.RateLimitError, "insufficient_quota"),
-        (EngineFailed("It failed."), openai.InternalServerError, "server_error"),
+        (ContextLengthExceeded("Too long."), "BadRequestError", "context_length_exceeded"),
+        (NotAllowed("You may not."), "PermissionDeniedError", "permission_denied"),
+        (QuotaExceeded("Nothing is left.", 1.0), "RateLimitError", "insufficient_quota"),
+        (EngineFailed("It failed."), "InternalServerError", "server_error"),
     ],
 )
 def test_openai_raises_its_own_errors(
     openai_client: openai.OpenAI, runtime: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch, error: LLMasOSError,
-    kind: type[openai.APIStatusError], code: str,
+    kind: str, code: str,
 ) -> None:  # fmt: skip
+    import openai
+
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
     monkeypatch.setattr(runtime, "generate", fail)
     for stream in (False, True):
-        with pytest.raises(kind) as raised:
+        with pytest.raises(getattr(openai, kind)) as raised:
             openai_client.chat.completions.create(model="default", messages=MESSAGES, stream=stream)
         assert raised.value.code == code
 
 
 def test_openai_hears_of_wrong_models_keys_and_broken_streams(openai_client: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.NotFoundError) as missing:
         openai_client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
@@ -123,6 +130,8 @@ def test_anthropic_asks_and_streams(server: HttpServer) -> None:
 
 
 def test_ollama_asks_and_streams(server: HttpServer) -> None:
+    import ollama
+
     client = ollama.Client(host=server.endpoints[0].url)
     messages = [{"role": "user", "content": "hi"}]
     assert client.chat(model="default", messages=messages).message.content == "The otters sleep."
@@ -141,6 +150,7 @@ def test_ollama_asks_and_streams(server: HttpServer) -> None:
 
 def test_langchain_asks_and_streams(server: HttpServer, runtime: ScriptedRuntime) -> None:
     """With usage, the reason of the end, and several answers."""
+    import openai
     from langchain_core.messages import HumanMessage
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ollama
-import openai
 import pytest
 
 from llmasos_hookspecs import ReasoningEvent, ToolCallEvent
@@ -15,6 +13,9 @@ from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import KEY
 from llmasos_hookspecs.testing.tool_templates import tool_checkpoint
 from llmasos_serve_http.listening import HttpServer
+
+if TYPE_CHECKING:
+    import openai
 
 CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
 PARIS = {"city": "Paris"}
@@ -59,6 +60,8 @@ def test_openai_calls_tools_and_gives_back_results(calling: HttpServer, openai_c
 
 
 def test_openai_has_responses(calling: HttpServer, openai_client: openai.OpenAI, runtime: ScriptedRuntime) -> None:
+    import openai
+
     tools: Any = [{"type": "function", "strict": True, **FUNCTION}]
     whole = openai_client.responses.create(model="default", input="hi", instructions="Be kind.", tools=tools)
     assert (whole.output_text, whole.status, whole.usage.output_tokens) == ("I look.", "completed", 6)
@@ -106,6 +109,8 @@ def test_anthropic_uses_tools_and_gives_back_results(calling: HttpServer, runtim
 
 
 def test_ollama_calls_tools_and_gives_back_results(calling: HttpServer, runtime: ScriptedRuntime) -> None:
+    import ollama
+
     client = ollama.Client(host=calling.endpoints[0].url)
     try:
         message = client.chat(model="default", messages=ASKED, tools=TOOLS).message
@@ -124,6 +129,8 @@ def test_ollama_calls_tools_and_gives_back_results(calling: HttpServer, runtime:
 @pytest.fixture(scope="module")
 def pipeline_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     """A client of a pipeline whose model is random, and whose chat template has Hermes's form."""
+    import openai
+
     llmasos = pytest.importorskip("llmasos")
     folder = tool_checkpoint(tmp_path_factory.mktemp("tools") / "tiny", "hermes")
     (folder / "config.json").write_text(
@@ -164,6 +171,8 @@ def test_the_schema_of_a_tool_is_enforced(pipeline_client: openai.OpenAI, choice
 
 
 def test_a_pipelines_refusals_name_the_field(pipeline_client: openai.OpenAI) -> None:
+    import openai
+
     for more, param in (
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
