@@ -188,6 +188,7 @@ def test_the_client_of_the_benchmark_keeps_so_many_streams_running(listening: so
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="is installed for benchmarks")
+@pytest.mark.long
 def test_locust_sees_what_the_client_of_the_benchmark_sees(listening: socket.socket) -> None:
     """In a process of its own, because importing it replaces threads and sockets."""
     refusal = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nfull"

@@ -21,6 +21,7 @@ import attrs
 import numpy as np
 import pytest
 
+from llmasos.api.exporting import export
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
 
@@ -71,6 +72,12 @@ def as_wheel(tmp: Path) -> Case:
         bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         bundle.writestr(f"{info}/RECORD", "")
     return Case("pypi:tiny-model==1.0", ())
+
+
+def as_gguf(tmp: Path) -> Case:
+    path = tmp / "model.gguf"
+    export(folder(tmp / "made"), path, gguf="q8_0")
+    return Case(str(path), (path,))
 
 
 def as_export(tmp: Path) -> Case:
@@ -131,7 +138,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Case], str, str]] = {
     "saved model": (as_saved_model, "llmasos_backend_tf.saved_functions:inspect", "keras_hub"),
     "keras": (as_keras_file, "llmasos_backend_tf.keras_inspection:inspect_archive", "keras_hub"),
 }
-CASES: dict[str, Callable[[Path], Case]] = {"folder": as_folder, "tar": as_tar, "wheel": as_wheel, "export": as_export}
+CASES: dict[str, Callable[[Path], Case]] = {"folder": as_folder, "tar": as_tar, "wheel": as_wheel, "gguf": as_gguf, "export": as_export}
 
 
 def decoys(path: Path) -> Path:
@@ -204,7 +211,7 @@ print({{kind: sorted(os.path.basename(name) for name in names) for kind, names i
     assert any(each.endswith("-c pass") for each in seen["started"])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name == "export")) for name in CASES])
 def test_reading_a_model_touches_nothing_else(name: str, tmp_path: Path) -> None:
     case = CASES[name](tmp_path)
     assert watched(tmp_path, case) == NOTHING
@@ -212,9 +219,7 @@ def test_reading_a_model_touches_nothing_else(name: str, tmp_path: Path) -> None
 
 # Keras converts its tensors in a way that numpy 2 warns of.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize(
-    "name", ["export", pytest.param("program", marks=pytest.mark.long), pytest.param("saved model", marks=pytest.mark.long), "keras"]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name != "export")) for name in FOREIGN])
 def test_the_first_inspection_of_a_foreign_model_touches_nothing_else(name: str, tmp_path: Path) -> None:
     """What runs in a child process at first sight is watched here, and so is what the loader does then."""
     make, inspect, framework = FOREIGN[name]
@@ -224,6 +229,7 @@ def test_the_first_inspection_of_a_foreign_model_touches_nothing_else(name: str,
 
 
 @pytest.mark.model
+@pytest.mark.long
 def test_reading_a_gguf_file_touches_nothing_else(smollm2_gguf: Path, tmp_path: Path) -> None:
     case = Case(str(smollm2_gguf), (smollm2_gguf,))
     assert watched(tmp_path, case) == NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,10 @@ def decoys(tmp_path: Path) -> Path:
     return site
 
 
-def run(server: ForkServer, code: str, decoys: Path) -> tuple[int, str, set[int]]:
+def run(server: ForkServer, code: str, decoys: Path, home: Path) -> tuple[int, str, set[int]]:
     """The number of a process that ran the code, what it printed, and the numbers of those in which decoys ran."""
     tmp = decoys.parent
-    environment = {**server.env, "LLMASOS_HOME": str(tmp / "home")}
+    environment = {**server.env, "LLMASOS_HOME": str(home)}
     end = "\nimport os, sys; print('decoys', *(name for name in sys.modules if name.startswith('decoy_'))); print(os.getpid())"
     done = server.said(folder=tmp, code=RESCAN + code + end, env=environment, path=[str(decoys)])
     assert done.returncode == 0, done.stderr[-3000:]
@@ -75,16 +76,25 @@ def run(server: ForkServer, code: str, decoys: Path) -> tuple[int, str, set[int]
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_no_decoy_runs_in_the_process_that_nobody_named_it_in(deed: str, fork_server: ForkServer, decoys: Path, tmp_path: Path) -> None:
+def test_no_decoy_runs_in_the_process_that_nobody_named_it_in(
+    deed: str, fork_server: ForkServer, decoys: Path, tmp_path: Path, new_home: Callable[[Path], Path]
+) -> None:
     tiny_checkpoint("llama", folder=tmp_path / "model")
-    pid, printed, ran = run(fork_server, DEEDS[deed].format(model=str(tmp_path / "model")) if deed == "auto" else DEEDS[deed], decoys)
+    pid, printed, ran = run(
+        fork_server,
+        DEEDS[deed].format(model=str(tmp_path / "model")) if deed == "auto" else DEEDS[deed],
+        decoys,
+        new_home(tmp_path / "home"),
+    )
     assert "\ndecoys\n" in f"\n{printed}", printed
     assert LISTED.get(deed, "") in printed
     assert pid not in ran
 
 
-def test_the_trace_shows_a_decoy_that_is_named(fork_server: ForkServer, decoys: Path) -> None:
+def test_the_trace_shows_a_decoy_that_is_named(fork_server: ForkServer, decoys: Path, tmp_path: Path) -> None:
     """The test above could fail."""
-    pid, printed, ran = run(fork_server, "from llmasos.cli import invoke; invoke(['plugins', 'show', 'task:decoy'])", decoys)
+    pid, printed, ran = run(
+        fork_server, "from llmasos.cli import invoke; invoke(['plugins', 'show', 'task:decoy'])", decoys, tmp_path / "home"
+    )
     assert "decoys decoy_task" in printed
     assert pid in ran

@@ -108,7 +108,13 @@ def timed(place: Place, *arguments: str | Path) -> tuple[float, str]:
     return time.monotonic() - began, out
 
 
-@pytest.mark.parametrize("stage", [(), ("--set", 'accelerate=[{use="quant",bits=8}]')], ids=["engine", "acceleration"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param((), id="engine"),
+        pytest.param(("--set", 'accelerate=[{use="quant",bits=8}]'), marks=pytest.mark.long, id="acceleration"),
+    ],
+)
 def test_a_killed_build_is_built_again(place: Place, stage: tuple[str, ...]) -> None:
     """The engine's cache and the results of accelerators hold whole things only."""
     dice = random.Random(5)
@@ -144,11 +150,11 @@ def test_a_killed_conversion_leaves_no_folder(place: Place, tmp_path: Path) -> N
 def test_a_killed_batch_goes_on(place: Place, tmp_path: Path) -> None:
     """Killed in the middle of generating, it repeats nothing and loses nothing."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"prompt": f"row {n}"}) + "\n" for n in range(24)))
+    rows.write_text("".join(json.dumps({"prompt": f"row {n}"}) + "\n" for n in range(12)))
 
     def command(output: Path) -> tuple[str | Path, ...]:
         at = ("--model", place.model, "--loader", "onnx", "--batch", rows, "--output", output)
-        return ("task", "generate", *at, "--max-new-tokens", "24")
+        return ("task", "generate", *at, "--max-new-tokens", "16")
 
     place.run(*place.generate())
     seconds, _ = timed(place, *command(tmp_path / "whole.jsonl"))

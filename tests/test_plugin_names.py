@@ -103,23 +103,28 @@ def documentation(tree: ast.Module) -> set[ast.AST]:
     return {node.body[0].value for node in ast.walk(tree) if isinstance(node, holders) and node.body and isinstance(node.body[0], ast.Expr)}
 
 
-def identifiers(node: ast.AST) -> list[str]:
+def identifiers(node: ast.AST) -> set[str]:
     """The words of the name that a node uses or gives: ``fifo_queue`` and ``FifoQueue`` are fifo and queue."""
     given = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
-    return [word.lower() for name in given if isinstance(name, str) for word in [name, *re.findall(r"[A-Z]?[a-z0-9]+", name)]]
+    return {word for name in given if isinstance(name, str) for word in words_of(name)}
+
+
+@functools.cache
+def words_of(identifier: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in [identifier, *re.findall(r"[A-Z]?[a-z0-9]+", identifier)])
 
 
 def named(file: str, text: str, names: set[str]) -> Iterator[str]:
     """``file:line name`` for each of the names that a source uses as a literal, a word of one, or a part of an identifier."""
     tree = ast.parse(text)
-    docstrings = documentation(tree)
+    docstrings, common = documentation(tree), names - WORDS.keys()
     for node in ast.walk(tree):
         found: set[str] = set()
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
-            words = set(re.findall(r"[\w-]+", node.value)) & names - WORDS.keys()
+            words = set(re.findall(r"[\w-]+", node.value)) & common
             found = {name for name in words | ({node.value} & names) if (file, name) not in LITERALS}
         elif not isinstance(node, ast.Constant):
-            found = set(identifiers(node)) & names - WORDS.keys()
+            found = identifiers(node) & common
         yield from (f"{file}:{getattr(node, 'lineno', 0)} {name}" for name in sorted(found))
 
 

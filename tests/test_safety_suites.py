@@ -12,7 +12,7 @@ import llmasos
 from llmasos_hookspecs.testing import tiny_checkpoint, tiny_encoder
 from llmasos_hookspecs.testing.suite import rounded
 
-SMALL = "pairs=10,controls=6,stories=4,encounters=2,secrets=1,plans=1,samples=2,tokens=4,requests=1"
+SMALL = "pairs=6,controls=4,stories=2,encounters=2,secrets=1,plans=1,samples=2,tokens=4,requests=1"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_models_stand_side_by_side_before_and_after_acceleration(models: Path, t
     base, after = (found["safety"] for found in facts["models"].values())
     assert base["figures"].keys() == after["figures"].keys() >= {"stereotypes_margin", "kept_exposure", "refusal_margin", "variety"}
     assert base["figures"]["stereotypes_margin"]["value"] != after["figures"]["stereotypes_margin"]["value"]
-    assert (len(base["facts"]["stereotypes_sides"]), len(base["facts"]["controls_sides"])) == (10, 6)
+    assert (len(base["facts"]["stereotypes_sides"]), len(base["facts"]["controls_sides"])) == (6, 4)
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("<svg") >= 11
     assert "Sentiment by person" in page

@@ -4,6 +4,7 @@ checkers too."""
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -44,7 +45,8 @@ def imports(path: Path, top: str, known: set[str]) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == top)
 
 
-def graph(source: Path = SOURCE) -> dict[str, set[str]]:
+@functools.cache
+def graph(source: Path) -> dict[str, set[str]]:
     """Module -> the modules of its package that it imports; with one, Python imports the packages that it lies in."""
     known = modules(source)
     found: dict[str, set[str]] = {}
@@ -77,7 +79,7 @@ def test_the_folders_of_core_import_downwards_only() -> None:
     """What serves others knows nothing of them."""
     upwards = [
         f"{name} imports {other}"
-        for name, others in graph().items()
+        for name, others in graph(SOURCE).items()
         for other in others
         if folder(name) and folder(other) != folder(name) and folder(other) not in BELOW[folder(name)]
     ]
@@ -95,6 +97,6 @@ def test_no_modules_import_one_another_in_a_circle(source: Path) -> None:
 
 def test_a_circle_and_an_import_upwards_would_be_seen() -> None:
     """The graph knows imports in functions and those for type checkers."""
-    known = graph()
+    known = graph(SOURCE)
     assert "llmasos.api.acceleration" in known["llmasos"]  # for type checkers alone
     assert "llmasos.compose.replicas" in known["llmasos.compose.composition"]  # in a function

@@ -41,7 +41,11 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+#: They start the same kinds of child as the others: of pip, and of what is described apart.
+LONG = ("install a plugin", "check a plugin")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in COMMANDS])
 def test_a_command_runs_nothing_of_its_working_folder(name: str, decoys: Path) -> None:
     command = [str(Path(sys.executable).with_name("llmasos")), *COMMANDS[name]]
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
@@ -87,8 +91,10 @@ def test_every_child_interpreter_of_the_source_is_isolated() -> None:
     ]
     loose = []
     for path in sources:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for command in interpreters(tree):
+        text = path.read_text(encoding="utf-8")
+        if "sys.executable" not in text:
+            continue
+        for command in interpreters(ast.parse(text)):
             flag = ast.unparse(command.elts[1])
             if flag not in ("'-I'", "'-P'") and path != of_pip:
                 loose.append(f"{path.relative_to(ROOT)}:{command.lineno}")

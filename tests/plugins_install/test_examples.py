@@ -52,7 +52,11 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     assert environment.llmasos(*listed).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+#: Starts interpreters, which takes longer than the others together; test_serving_kinds.py runs a model behind it on each change.
+LONG = "placement_process"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name == LONG)) for name in EXAMPLES])
 def test_an_example_passes_its_own_tests(wheels, tmp_path, fork_server, name):
     """As its author runs them, against what its wheel holds, with the settings of its own project."""
     project = ROOT / "examples" / name
