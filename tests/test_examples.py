@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 import tarfile
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -112,15 +111,16 @@ LINES: Final = {printed.line: printed for printed in (*in_documents(), *of_compo
 
 
 def commands() -> Iterator[Any]:
-    """The lines that are run. One of the same verb with the same options as one before it only widens what that shows."""
-    seen = Counter[tuple[str, ...]]()
+    """The lines that are run. One of a verb whose options were all seen with it before only widens what those lines show."""
+    seen: set[tuple[str, ...]] = set()
     for line, printed in LINES.items():
         if kind_of(line) is None:
-            options = sorted(word for word in printed.words if word.startswith("-"))
-            verb = [word for word in printed.words[:2] if word.isalpha()]
-            seen[*verb, *options] += 1
+            verb = tuple(word for word in printed.words[:2] if word.isalpha())
+            shown = {verb, *((*verb, word) for word in printed.words if word.startswith("-"))}
             found = marked(printed, line)
-            yield found if seen[*verb, *options] < 2 else pytest.param(printed, marks=pytest.mark.long, id=line)
+            yield pytest.param(printed, marks=pytest.mark.long, id=line) if shown <= seen else found
+            if not found.marks:
+                seen |= shown
 
 
 COMMANDS: Final = list(commands())

@@ -86,7 +86,7 @@ TYPICAL = {*KINDS[:3], "model.layers.1.self_attn.k_proj.weight", "model.layers.1
 @pytest.mark.parametrize(
     ("name", "loader"),
     [
-        pytest.param(name, loader, marks=[pytest.mark.long] * (loader in ("tf", "openvino") and name not in TYPICAL))
+        pytest.param(name, loader, marks=[pytest.mark.long] * (loader != "onnx" and name not in TYPICAL))
         for loader in ("onnx", "torch", "tf", "openvino")
         for name in KINDS
     ],

@@ -77,8 +77,9 @@ def logits(source: Path, loader: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     ("form", "loader"),
     [
-        *(("folder", loader) for loader in ("onnx", "torch", "openvino", "tf")),
+        *(("folder", loader) for loader in ("onnx", "torch", "openvino")),
         ("gguf", "onnx"),
+        pytest.param("folder", "tf", marks=pytest.mark.long),
         *(pytest.param("gguf", loader, marks=pytest.mark.long) for loader in ("torch", "openvino", "tf")),
     ],
 )

@@ -35,7 +35,18 @@ DOCUMENTS = [*DOCS, *sorted({*ROOT.glob("*.md"), *(ROOT / path for path in pages
 #: Pages whose examples run: those of users, in both languages.
 RUN = [ROOT / "README.md", *(path for path in DOCS if path.parent.name in ("guide", "zh") or path.name in ("index.md", "start.md"))]
 #: Those whose examples take seconds each, and show in other words what another page shows, are marked `long`.
-SLOW = ("README.md", "zh/index.md", "assistant.md", "chat.md", "constrained.md", "load.md", "schedulers.md", "tasks.md", "guide.md")
+SLOW = (
+    "README.md",
+    "zh/index.md",
+    "generate.md",
+    "assistant.md",
+    "chat.md",
+    "constrained.md",
+    "load.md",
+    "schedulers.md",
+    "tasks.md",
+    "guide.md",
+)
 
 
 def ids(path: Path) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import llmasos_format_gguf
 import llmasos_format_legacy
@@ -15,33 +14,14 @@ import llmasos_format_quantized
 from benchmarks.fuzz.containment import check_sentence
 from llmasos.compose.formats import Formats
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
-from llmasos.system import context
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos_backend_tf import preset_format
 from llmasos_chat_templates.template import ChatTemplate
 from llmasos_checkpoint_kit.digests import file_digest
-from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, Tokenizer, apart
-from llmasos_hookspecs.testing import sandbox
-from llmasos_tokenizing import first_sight
+from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, Tokenizer
 
 TEXT = "Hello 天气 🙂 2024"
-
-
-@contextmanager
-def probed_here() -> Iterator[None]:
-    """What core runs in a child process runs in this one, where it is watched; nothing that was tried is remembered."""
-
-    def here(function: str, *arguments: Any, **_: Any) -> Any:
-        return apart.result(apart.answer(apart.named(function), arguments))
-
-    with ExitStack() as stack:
-        for module in (first_sight, apart):
-            stack.enter_context(mock.patch.object(module, "Remembered", return_value=set()))
-        stack.enter_context(mock.patch.object(apart, "_passed", set()))
-        stack.enter_context(mock.patch.object(context, "run_apart", here))
-        stack.enter_context(mock.patch.object(sandbox, "run_child", lambda function, arguments, _: here(function, *arguments)))
-        yield
 
 
 class CoreAlone(Registry):

@@ -10,8 +10,8 @@ from typing import Final
 import attrs
 
 from benchmarks.fuzz.containment import contained
-from benchmarks.fuzz.looking import probed_here
 from benchmarks.fuzz.mutation import Mutator, plain
+from benchmarks.fuzz.probing import probed_here
 
 #: Bytes that a case may take, and seconds of processor time.
 MEMORY: Final = 256 << 20

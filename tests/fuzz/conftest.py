@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 from benchmarks.fuzz.containment import contained
-from benchmarks.fuzz.looking import look, probed_here
+from benchmarks.fuzz.looking import look
+from benchmarks.fuzz.probing import probed_here
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 
 from llmasos_hookspecs import LLMasOSError

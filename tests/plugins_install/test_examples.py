@@ -52,11 +52,12 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     assert environment.llmasos(*listed).stdout.strip() == "[]"
 
 
-#: Starts interpreters, which takes longer than the others together; test_serving_kinds.py runs a model behind it on each change.
-LONG = "placement_process"
+#: On each change others stand for them: test_serving_kinds.py runs a model behind the placement, whose own tests start many interpreters,
+#: and `accel_round` is another accelerator.
+LONG = ("placement_process", "accel_clip")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name == LONG)) for name in EXAMPLES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in EXAMPLES])
 def test_an_example_passes_its_own_tests(wheels, tmp_path, fork_server, name):
     """As its author runs them, against what its wheel holds, with the settings of its own project."""
     project = ROOT / "examples" / name
