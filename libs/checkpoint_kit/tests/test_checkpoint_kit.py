@@ -48,6 +48,24 @@ def test_a_link_that_leads_out_is_refused_but_for_that_of_a_hugging_face_cache(t
         inside(snapshot, "other.json")
 
 
+def test_a_link_on_the_way_counts_as_one_and_the_folder_may_be_one(tmp_path: Path) -> None:
+    """What it leads to need not be there; a name that no file system takes is one of ours to refuse."""
+    folder = tmp_path / "models" / "m"
+    (folder / "own").mkdir(parents=True)
+    (folder / "there").symlink_to(folder / "own")
+    (folder / "away").symlink_to(tmp_path)
+    (folder / "gone").symlink_to(tmp_path / "nothing" / "here")
+    (tmp_path / "link").symlink_to(folder)
+    for name in ("own/config.json", "there/config.json", "no/such/file", "config.json"):
+        assert inside(folder, name) == folder / name
+        assert inside(tmp_path / "link", name) == tmp_path / "link" / name
+    for name in ("away/config.json", "away/none/config.json", "gone"):
+        with pytest.raises(CheckpointError, match="link that leads outside"):
+            inside(folder, name)
+    with pytest.raises(CheckpointError, match="cannot be followed"):
+        inside(folder, "half a character \ud800")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
