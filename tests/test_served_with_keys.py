@@ -100,6 +100,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "model": {"source": str(folder / "tiny")},
         "loader": {"use": "onnx", "threads": 1},
         "access": {"use": "keys", "folder": str(folder / "access")},
+        "speaker": "espeak",  # which starts sooner than a neural one
         "server": [{"use": "more-http", "port": 0}],
     }
     with pytest.MonkeyPatch.context() as patch:
