@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 import pytest
+
+# hypothesis would look through the metadata of all packages for plugins of its own, and import trio, which has one.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
