@@ -176,7 +176,7 @@ class GuardConformance(PluginConformance, standard=True):
         fragments = [text for example in examples for text in (example, example[: len(example) // 2], example[1:], example[::-1])]
         pieces = st.one_of(st.sampled_from([*fragments, "", " ", "\n", "a", "天"]), st.text(max_size=5))
 
-        @settings(max_examples=settings.default.max_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.lists(pieces, max_size=5), st.lists(st.integers(0, 60), max_size=8))
         def check(texts: list[str], cuts: list[int]) -> None:
             text = "".join(texts)
