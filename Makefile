@@ -96,7 +96,7 @@ soak: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 faults: $(VENV)/test.stamp
-	LLMASOS_FAULTS=all LLMASOS_KILLS=$(KILLS) $(BIN)/python -m pytest -o timeout=0 tests/test_faults.py libs/engine/tests/test_generated_faults.py \
+	LLMASOS_FAULTS=all LLMASOS_KILLS=$(KILLS) $(BIN)/python -m pytest -o timeout=0 -m "not arm" tests/test_faults.py libs/engine/tests/test_generated_faults.py \
 		core/tests/test_generated_plugin_faults.py core/tests/replicas/test_replica_generated_faults.py $(ARGS)
 
 fuzz: $(VENV)/test.stamp
