@@ -99,6 +99,10 @@ def test_a_refusal_of_the_template_is_the_users_to_mend() -> None:
         template.render(["hello"])
 
 
+#: Values of thirty levels, each of which holds the one below twice.
+NESTED = "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30
+NESTED_PAIR = "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 30
+NESTED_TUPLE = "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 30
 BOMBS = {
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "loops over text": "{% set x = 'a' * 100000 %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
@@ -130,24 +134,22 @@ BOMBS = {
     "date": "{{ strftime_now('%c' * 1000000) }}",
     "recursion": "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
     "recursive loop": "{% for a in [[1, 1], [1, 1]] recursive %}{{ loop([[1, 1], [1, 1]]) }}{% endfor %}",
-    "nested lists through str": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{% set y = x | string %}",
-    "nested lists written": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{{ x }}",
-    "nested lists joined to a text": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{% set y = x ~ '' %}",
-    "nested lists as JSON": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{{ x | tojson }}",
-    "nested lists compared": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 30 + "{{ x == y }}",
-    "nested lists sought": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 30 + "{{ x in [y] }}",
-    "nested lists tested": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 30 + "{{ x is eq(y) }}",
-    "nested lists counted": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 30 + "{{ [x].count(y) }}",
-    "nested lists sorted": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 30 + "{{ [x, y] | sort }}",
-    "nested lists as unique": "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 30 + "{{ [x] | unique }}",
-    "nested lists in a format": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{{ '%s' % (x,) }}",
-    "nested lists in str.format": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{{ '{}'.format(x) }}",
-    "nested lists joined": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{{ ','.join([x]) }}{{ [x] | join }}",
-    "nested lists changed": "{% set x, y = [1], [1] %}"
-    + "{% set x, y = [x, x], [y, y] %}" * 30
-    + "{% for a in [x, y] %}{{ loop.changed(a) }}{% endfor %}",
-    "nested lists as a key": "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 30 + "{{ {}.get(x) }}",
-    "nested lists in an error": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 30 + "{{ raise_exception(x) }}",
+    "nested lists through str": NESTED + "{% set y = x | string %}",
+    "nested lists written": NESTED + "{{ x }}",
+    "nested lists joined to a text": NESTED + "{% set y = x ~ '' %}",
+    "nested lists as JSON": NESTED + "{{ x | tojson }}",
+    "nested lists compared": NESTED_PAIR + "{{ x == y }}",
+    "nested lists sought": NESTED_PAIR + "{{ x in [y] }}",
+    "nested lists tested": NESTED_PAIR + "{{ x is eq(y) }}",
+    "nested lists counted": NESTED_PAIR + "{{ [x].count(y) }}",
+    "nested lists sorted": NESTED_PAIR + "{{ [x, y] | sort }}",
+    "nested lists as unique": NESTED_TUPLE + "{{ [x] | unique }}",
+    "nested lists in a format": NESTED + "{{ '%s' % (x,) }}",
+    "nested lists in str.format": NESTED + "{{ '{}'.format(x) }}",
+    "nested lists joined": NESTED + "{{ ','.join([x]) }}{{ [x] | join }}",
+    "nested lists changed": NESTED_PAIR + "{% for a in [x, y] %}{{ loop.changed(a) }}{% endfor %}",
+    "nested lists as a key": NESTED_TUPLE + "{{ {}.get(x) }}",
+    "nested lists in an error": NESTED + "{{ raise_exception(x) }}",
     "nested namespaces": "{% set x = namespace(a=1) %}" + "{% set x = namespace(a=x, b=x) %}" * 30 + "{{ x }}",
     "sum of lists": "{{ [[1]] | sum(start=[]) }}",
     "sum of many lists": "{% set x = [[1] * 100] * 100 %}{{ x | sum(start=[]) }}",

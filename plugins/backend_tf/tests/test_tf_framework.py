@@ -1,4 +1,4 @@
-"""TensorFlow is imported without Keras, which is there for whoever needs it afterwards."""
+"""TensorFlow is imported without Keras, which can still be imported afterwards."""
 
 from __future__ import annotations
 

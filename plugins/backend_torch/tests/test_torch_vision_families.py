@@ -61,6 +61,10 @@ class Family:
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
 
+    def images(self) -> Any:
+        """transformers' processor of images, imported only now."""
+        return getattr(transformers, self.processor)(**self.settings)
+
 
 FAMILIES = {
     "llava": Family(
@@ -102,7 +106,7 @@ def save(kind: str, folder: Path) -> PreTrainedModel:
     """A tiny model with its tokenizer and the settings of its images."""
     family = FAMILIES[kind]
     config = AutoConfig.for_model(kind, **family.config, tie_word_embeddings=False)
-    return write_vision_model(config, folder, getattr(transformers, family.processor)(**family.settings), dict(enumerate(TOKENS, IMAGE)))
+    return write_vision_model(config, folder, family.images(), dict(enumerate(TOKENS, IMAGE)))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +133,7 @@ def reference(kind: str, model: PreTrainedModel, *parts: str | Any) -> Any:
         if isinstance(part, str):
             tokens += part.encode()
             continue
-        inputs = getattr(transformers, family.processor)(**family.settings)(part, return_tensors="pt", input_data_format="channels_last")
+        inputs = family.images()(part, return_tensors="pt", input_data_format="channels_last")
         found.append(inputs["pixel_values"])
         grids += [inputs["image_grid_thw"]] if "image_grid_thw" in inputs else []
         tokens += [*family.before, *[IMAGE] * (int(grids[-1].prod()) // 4 if grids else 16), *family.after]
@@ -258,7 +262,7 @@ def test_gemma_attends_in_both_directions(made: Made, load_engine: Callable[...,
     engine = load_engine(folder)
     tokens, (placed,) = prompt_of(engine, *parts)
     with torch.inference_mode():
-        processor = getattr(transformers, FAMILIES["gemma3"].processor)(**FAMILIES["gemma3"].settings)
+        processor = FAMILIES["gemma3"].images()
         inputs = processor(parts[1], return_tensors="pt", input_data_format="channels_last")
         ids = torch.tensor([[*b"Look: ", 10, 10, BEGIN, *[IMAGE] * 16, END, 10, 10, *b"?"]])
         causal = model(input_ids=ids, pixel_values=inputs["pixel_values"], token_type_ids=torch.zeros_like(ids)).logits[0].numpy()
