@@ -37,7 +37,7 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-Rows = Sequence[npt.NDArray[np.float32]]
+Rows = npt.NDArray[np.float32]
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         for kind in KINDS:
             states = [sampler.SamplingState(SamplingParams(seed=place, **kind), range(200)) for place in range(len(rows))]
             told = ", ".join(f"{name} {value}" for name, value in kind.items())
-            ways: list[Callable[[Rows], object]] = [lambda rows, states=states: sampler.sample(rows, states)]
+            ways: list[Callable[[Rows], object]] = [lambda rows, states=states: sampler.sample(list(rows), states)]
             if draws is not None:
                 ways += [
                     lambda rows, states=states, threads=threads: draws.draw(rows, [state.draw() for state in states], threads=threads)
@@ -75,7 +75,7 @@ def computing(count: int) -> Iterator[Callable[[], Rows]]:
         def logits() -> Rows:
             engine.truncate(slot, len(tokens) - count)
             (found,) = engine.step([Row(slot, tokens[-count:], len(tokens) - count, "all")])
-            return list(found)
+            return found
 
         yield logits
         engine.close(slot)

@@ -46,6 +46,24 @@ def test_only_what_has_not_ended_is_unfinished_and_nobody_keeps_a_ticket_alive()
     assert inbox.unfinished() == [kept]
 
 
+def test_tickets_are_overdue_from_their_deadline_on_in_whatever_order_they_came() -> None:
+    """A later ticket with an earlier deadline, one that ended, one without a deadline, and one that is kept once others were overdue."""
+    inbox = Inbox("tiny")
+    tickets = {name: Ticket[str](name, lambda: None, deadline) for name, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0), ("none", None))}
+    for ticket in tickets.values():
+        inbox.keep(ticket)
+    assert inbox.overdue(0.9) == []
+    assert inbox.overdue(1.0) == [tickets["a"]]
+    assert inbox.overdue(1.5) == [tickets["a"]], "It has not ended, so it must be ended still."
+    tickets["a"].fail(EngineFailed("late"))
+    tickets["b"].finish("x")
+    assert inbox.overdue(2.5) == []
+    late = Ticket[str]("late", lambda: None, 2.75)
+    inbox.keep(late)
+    assert inbox.overdue(2.8) == [late]
+    assert {ticket.id for ticket in inbox.overdue(3.0)} == {"c", "late"}
+
+
 def test_a_loop_that_is_asked_to_end_takes_in_what_came_before_and_no_more() -> None:
     inbox = Inbox("tiny")
     inbox.send(lambda: None)

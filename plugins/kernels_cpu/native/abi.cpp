@@ -106,16 +106,19 @@ EXPORT int llmasos_kernels_take_rows(const Shape* shape, const uint8_t* data, in
     return take_rows(matrix, indices, at_least(0, count), output) ? kFine : kBadIndex;
 }
 
-// A token of each of `count` rows of logits, each [vocab], on up to `threads` threads: tokens [count], -1 where a row has none.
-EXPORT int llmasos_kernels_draw(const char* name, const float* const* rows, int64_t count, int64_t vocab, const Choice* choices, int64_t* tokens,
-                                int64_t threads) {
+// A token of each of `count` rows of logits, each [vocab], on up to `threads` threads: tokens [count], -1 where a row has none. The rows lie where
+// `rows` says, or with null one after another from `logits` on.
+EXPORT int llmasos_kernels_draw(const char* name, const float* const* rows, const float* logits, int64_t count, int64_t vocab, const Choice* choices,
+                                int64_t* tokens, int64_t threads) {
     const Kernel* const found = named(name);
     if (!found) return kBadKernel;
     if (vocab < 1) return kBadShape;
     for (int64_t at = 0; at < count; ++at)
         if (!valid(choices[at], static_cast<size_t>(vocab))) return kBadIndex;
+    std::vector<const float*> places(rows ? 0 : at_least(0, count));
+    for (size_t at = 0; at < places.size(); ++at) places[at] = logits + at * static_cast<size_t>(vocab);
     size_t most = at_least(1, threads);
-    return draw(*found, rows, at_least(0, count), static_cast<size_t>(vocab), choices, tokens, pool(most)) ? kFine : kNoMemory;
+    return draw(*found, rows ? rows : places.data(), at_least(0, count), static_cast<size_t>(vocab), choices, tokens, pool(most)) ? kFine : kNoMemory;
 }
 
 // The sum of the 64-bit words of a memory, read by the threads that multiply: what the memory allows.

@@ -2,10 +2,21 @@
 // 8-bit codes are taken less 128, so that a magnitude is at most 128 and the sum of two products fits too.
 #include <immintrin.h>
 
+#include <array>
+
 #include "kernels.h"
 
 namespace llmasos {
 namespace {
+
+// For each mask of eight lanes the numbers of its lanes, one in each byte.
+constexpr std::array<uint64_t, 256> kOrders = [] {
+    std::array<uint64_t, 256> orders{};
+    for (uint32_t mask = 0; mask < 256; ++mask)
+        for (uint64_t lane = 0, at = 0; lane < 8; ++lane)
+            if (mask >> lane & 1) orders[mask] |= lane << 8 * at++;
+    return orders;
+}();
 
 struct Avx2 {
     struct Ints {
@@ -70,6 +81,17 @@ struct Avx2 {
     static Floats as_exponent(Floats from) { return {as_exponent(from.low), as_exponent(from.high)}; }  // the lowest bits become the exponent
     static uint32_t at_least(__m256 a, __m256 b) { return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ))); }
     static uint32_t at_least(Floats a, Floats b) { return at_least(a.low, b.low) | at_least(a.high, b.high) << 8; }  // a bit for each lane, a >= b
+    // Writes the lanes of a mask one after another, and their ids, of which `id` is the first lane's, and writes more behind them; returns how many they are.
+    static size_t pack(Floats values, uint32_t lanes, uint32_t id, uint32_t* ids, float* to) {
+        const size_t low = pack(values.low, lanes & 255, id, ids, to);
+        return low + pack(values.high, lanes >> 8, id + 8, ids + low, to + low);
+    }
+    static size_t pack(__m256 values, uint32_t lanes, uint32_t id, uint32_t* ids, float* to) {
+        const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(kOrders[lanes])));
+        _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(values, order));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(ids), _mm256_add_epi32(order, _mm256_set1_epi32(static_cast<int32_t>(id))));
+        return static_cast<size_t>(__builtin_popcount(lanes));
+    }
     static void store(float* to, Floats from, size_t lanes) {
         if (lanes == kRows) {
             _mm256_storeu_ps(to, from.low);

@@ -51,6 +51,15 @@ struct Avx512 {
     static Floats to_float(Ints ints) { return _mm512_cvtepi32_ps(ints); }
     static Floats as_exponent(Floats from) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(from), 23)); }  // the lowest bits
     static uint32_t at_least(Floats a, Floats b) { return _cvtmask16_u32(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ)); }  // a bit for each lane, a >= b
+    // Writes the lanes of a mask one after another, and their ids, of which `id` is the first lane's, and writes more behind them; returns how many
+    // they are.
+    static size_t pack(Floats values, uint32_t lanes, uint32_t id, uint32_t* ids, float* to) {
+        const __mmask16 these = static_cast<__mmask16>(lanes);
+        const __m512i every = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        _mm512_storeu_ps(to, _mm512_maskz_compress_ps(these, values));
+        _mm512_storeu_si512(ids, _mm512_maskz_compress_epi32(these, _mm512_add_epi32(every, _mm512_set1_epi32(static_cast<int32_t>(id)))));
+        return static_cast<size_t>(__builtin_popcount(lanes));
+    }
     static void store(float* to, Floats from, size_t lanes) {
         if (lanes == kRows) return _mm512_storeu_ps(to, from);
         _mm512_mask_storeu_ps(to, mask(lanes), from);

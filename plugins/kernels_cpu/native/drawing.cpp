@@ -57,7 +57,10 @@ public:
         if (!std::isfinite(top_) || !std::isfinite(total)) return -1;
         if (greedy) return likeliest();
         if (limited) return drawn(choice.top_p < 1 ? nucleus(largest(), 0) : Cut{largest()}, true);
-        if (choice.top_p < 1) return drawn(nucleus(enough(total), total), false);
+        if (choice.top_p < 1) {
+            const Cut cut = nucleus(enough(total), total);
+            return choice.min_p > 0 ? drawn(cut, false) : drawn_by_weights(cut);
+        }
         if (choice.min_p > 0) return drawn(Cut{find(logit_of(choice.min_p * (1 - 1e-6)))}, true);
         return drawn_from_all(total);
     }
@@ -169,12 +172,11 @@ private:
     // Finds tokens that hold top-p of the `total` of all, and returns a logit that these have at least.
     float enough(double total) {
         const double wanted = (choice_.top_p + 1e-3) * total;  // by more than the sums of float32 lose
-        // Where the largest of each block, or of each eight, suffice, so do all tokens of as much weight as the least of them.
-        for (const std::vector<float>* const values : {&most_, &maxima_}) {
-            kernel_.weights(values->data(), values->size(), top_, factor(), weights_.get());
-            if (const float least = least_of(values->size(), wanted); least > 0) return find(logit_of(least));
-        }
-        for (double share = 2e-4;; share = share > 1e-7 ? share / 4 : 0) {
+        // Where the largest of each block suffice, so do all tokens of as much weight as the least of them.
+        kernel_.weights(most_.data(), most_.size(), top_, factor(), weights_.get());
+        if (const float least = least_of(most_.size(), wanted); least > 0) return find(logit_of(least));
+        // Of a share of the total there are few tokens.
+        for (double share = 1e-3;; share = share > 1e-7 ? share / 8 : 0) {
             const float least = find(logit_of(share * total));
             if (share == 0 || weigh_found(least) >= wanted) return least;
         }
@@ -216,6 +218,34 @@ private:
             if ((before += weights[at]) >= limit) break;
         }
         return cut;
+    }
+
+    // Draws one of the tokens that a cut leaves by `weights_`, of which it takes those of the others away.
+    int64_t drawn_by_weights(const Cut& cut) {
+        float* const logits = logits_.get();
+        for (size_t at = 0; at < found_; ++at)
+            if (logits[at] == cut.logit && ids_[at] > cut.last) logits[at] = -kInfinity;
+        constexpr size_t kPart = 4 * kRows;
+        const auto mass = [&](size_t first) {
+            return static_cast<double>(kernel_.mass(logits + first, weights_.get() + first, std::min(kPart, padded(found_) - first), cut.logit));
+        };
+        parts_.clear();
+        double sum = 0;
+        size_t last = 0;  // rounding must not lead past it
+        for (size_t first = 0; first < found_; first += kPart) {
+            sum += parts_.emplace_back(mass(first));
+            if (parts_.back() > 0) last = first / kPart;
+        }
+        const double target = choice_.point * sum;
+        double end = 0;
+        size_t part = 0, chosen = 0;
+        for (; part < last && end + parts_[part] <= target; ++part) end += parts_[part];
+        for (size_t at = part * kPart; at < std::min(found_, (part + 1) * kPart); ++at) {
+            if (!(logits[at] >= cut.logit)) continue;
+            chosen = at;
+            if ((end += weights_[at]) > target) break;
+        }
+        return static_cast<int64_t>(ids_[chosen]);
     }
 
     // Draws one of the tokens that were found: by weights in double precision where `exact`, else by `weights_`.
@@ -283,6 +313,7 @@ private:
     std::unique_ptr<uint32_t[]> ids_;
     std::unique_ptr<float[]> logits_, weights_;
     std::vector<Token> tokens_;
+    std::vector<double> parts_;
 };
 
 // Whether every id is one of the vocabulary.

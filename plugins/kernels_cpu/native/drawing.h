@@ -37,14 +37,20 @@ struct Weigh {
     static float weigh(const float* const* blocks, size_t count, float factor, float* maxima, float* most, float* bases, float* sums) {
         float base = kLeastLogit, top = -__builtin_inff();
         for (size_t block = 0; block < count; ++block) {
-            const float* const logits = blocks[block];
-            most[block] = most_of(logits, maxima + block * kMaxima, [](Floats) {});
-            if (__builtin_expect(most[block] >= base, 0)) top = base = most[block];
+            // By the base of the blocks before it: few blocks raise it, and those are done again.
+            const auto pass = [&]() __attribute__((always_inline)) {
+                const Floats all_base = Isa::all(base), all_factor = Isa::all(factor);
+                Floats sum = Isa::zero();
+                most[block] = most_of(blocks[block], maxima + block * kMaxima,
+                                      [&](Floats values) __attribute__((always_inline)) { sum = Isa::add(sum, weight(values, all_base, all_factor)); });
+                sums[block] = Lanes<Isa>::total(sum);
+            };
+            pass();
+            if (__builtin_expect(most[block] >= base, 0)) {
+                top = base = most[block];
+                pass();
+            }
             bases[block] = base;
-            const Floats all_base = Isa::all(base), all_factor = Isa::all(factor);
-            Floats sum = Isa::zero();
-            for (size_t at = 0; at < kBlock; at += kRows) sum = Isa::add(sum, weight(Isa::some(logits + at, kRows), all_base, all_factor));
-            sums[block] = Lanes<Isa>::total(sum);
         }
         return top;
     }
@@ -73,6 +79,7 @@ struct Weigh {
     }
 
     // The ids of all logits of at least `least`, in order, with their logits; returns how many they are. By the maxima most logits are not read.
+    // Of `ids` and `logits` [count, 256], what is behind those is written too.
     static size_t find(const float* const* blocks, size_t count, const float* most, const float* maxima, float least, uint32_t* ids, float* logits) {
         const Floats all_least = Isa::all(least);
         size_t found = 0;
@@ -91,15 +98,9 @@ struct Weigh {
                 }
                 continue;
             }
-            for (size_t part = 0; part < kHalf; part += 4 * kRows) {
-                uint64_t bits = 0;
-                for (size_t at = 0; at < 4 * kRows; at += kRows)
-                    bits |= static_cast<uint64_t>(Isa::at_least(Isa::some(of_half + part + at, kRows), all_least)) << at;
-                for (; bits; bits &= bits - 1) {
-                    const size_t at = part + static_cast<size_t>(__builtin_ctzll(bits));
-                    ids[found] = id + static_cast<uint32_t>(at);
-                    logits[found++] = of_half[at];
-                }
+            for (size_t part = 0; part < kHalf; part += kRows) {
+                const Floats values = Isa::some(of_half + part, kRows);
+                found += Isa::pack(values, Isa::at_least(values, all_least), id + static_cast<uint32_t>(part), ids + found, logits + found);
             }
         }
         return found;

@@ -54,6 +54,21 @@ struct Lanes {
         return folded(x, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
     }
 
+    // Writes the lanes of a mask one after another, and their ids, of which `id` is the first lane's; returns how many they are. For instruction
+    // sets that have no faster way.
+    static size_t pack(const Floats& values, uint32_t lanes, uint32_t id, uint32_t* ids, float* to) {
+        if (lanes == 0) return 0;
+        float each[kRows];
+        Isa::store(each, values, kRows);
+        size_t found = 0;
+        for (; lanes; lanes &= lanes - 1) {
+            const auto lane = static_cast<uint32_t>(__builtin_ctz(lanes));
+            ids[found] = id + lane;
+            to[found++] = each[lane];
+        }
+        return found;
+    }
+
 private:
     using Four = float __attribute__((vector_size(16)));
 

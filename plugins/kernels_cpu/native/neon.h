@@ -118,6 +118,9 @@ struct Neon {
         for (int part = 0; part < 4; ++part) found |= vaddvq_u32(vandq_u32(vcgeq_f32(a.part[part], b.part[part]), vld1q_u32(places))) << 4 * part;
         return found;
     }
+    static size_t pack(const Floats& values, uint32_t lanes, uint32_t id, uint32_t* ids, float* to) {
+        return Lanes<Neon>::pack(values, lanes, id, ids, to);
+    }
     static void store(float* to, const Floats& from, size_t lanes) {
         float padded[kRows];
         float* const whole = lanes < kRows ? padded : to;

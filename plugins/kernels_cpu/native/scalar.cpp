@@ -80,6 +80,9 @@ struct Scalar {
         for (size_t lane = 0; lane < kRows; ++lane) found |= static_cast<uint32_t>(a.lane[lane] >= b.lane[lane]) << lane;
         return found;
     }
+    static size_t pack(const Floats& values, uint32_t lanes, uint32_t id, uint32_t* ids, float* to) {
+        return Lanes<Scalar>::pack(values, lanes, id, ids, to);
+    }
     static Ints all(int32_t value) {
         Ints found;
         for (int32_t& lane : found.lane) lane = value;

@@ -48,10 +48,42 @@ def test_nothing_to_choose(name: str, cut: dict[str, Any]) -> None:
 
 def test_rows_that_are_no_logits() -> None:
     draw = next(example_draws(8))
-    for row in (np.zeros(8), np.zeros(16, np.float32)[::2]):
+    for row in (np.zeros(8), np.zeros(16, np.float32)[::2], np.zeros((1, 8), np.float32)):
         with pytest.raises(ValueError, match="contiguous float32"):
             CpuDraws().draw([row], [draw])
-    assert CpuDraws().draw([], []).tolist() == []
+    wide = np.zeros((2, 16), np.float32)
+    for rows in (np.zeros((1, 8)), wide[:, ::2], wide[:, :8], wide[:, None]):
+        with pytest.raises(ValueError, match="contiguous float32"):
+            CpuDraws().draw(rows, [draw] * len(rows))
+    for none in ([], np.zeros((0, 8), np.float32)):
+        assert CpuDraws().draw(none, []).tolist() == []
+
+
+def test_rows_of_one_array() -> None:
+    """They are drawn from as arrays of their own are, and may be read-only."""
+    draws = list(example_draws(700))
+    logits = np.random.default_rng(2).standard_normal((len(draws), 700), np.float32)
+    expected = CpuDraws().draw(list(logits), draws)
+    logits.flags.writeable = False
+    assert np.array_equal(CpuDraws().draw(logits, draws), expected)
+    assert np.array_equal(CpuDraws().draw(list(logits), draws), expected)
+    with pytest.raises(ValueError, match=f"{len(draws)} rows of logits, and 1 choices"):
+        CpuDraws().draw(logits, draws[:1])
+
+
+def test_a_nucleus_of_many_tokens() -> None:
+    """Of equal logits the first ones, as many as it takes, and the interval of each is as wide as any other's."""
+    vocab, count = 3000, 500
+    params = SamplingParams(temperature=1.0, top_p=0.5)
+    nothing = np.zeros(0, np.int64)
+    points = (np.arange(count) + 0.5) / count
+    draws = [Draw(params=params, point=point, seen=nothing, generated=nothing, counts=np.zeros(0, np.float32)) for point in points]
+    logits = np.zeros((count, vocab), np.float32)
+    logits[:, ::2] = -2.0  # so what stays are some of the others
+    tokens = CpuDraws().draw(logits, draws)
+    weights = np.exp(logits[0].astype(np.float64))
+    size = int(np.ceil(0.5 * weights.sum()))
+    assert np.abs(tokens - (2 * np.floor(points * size) + 1)).max() <= 2, "A token further than the next one is no rounding."
 
 
 @pytest.mark.parametrize("wrong", [-1, 16])

@@ -80,9 +80,12 @@ class InstalledAttention:
 class TokenDraws(Protocol):
     """Draws tokens from logits in the place of the runtime."""
 
-    def draw(self, rows: Sequence[npt.NDArray[np.float32]], draws: Sequence[Draw], *, threads: int = 1) -> npt.NDArray[np.int64]:
-        """The token of each row of logits [vocab], int64 [n], as its ``Draw`` says; -1 where it holds NaN or infinity, or no token may be
-        chosen. A row's token depends on that row and its draw alone. ``threads``: how many of the processor's cores it may use."""
+    def draw(
+        self, rows: Sequence[npt.NDArray[np.float32]] | npt.NDArray[np.float32], draws: Sequence[Draw], *, threads: int = 1
+    ) -> npt.NDArray[np.int64]:
+        """The token of each row of logits, [vocab] each or [n, vocab], int64 [n], as its ``Draw`` says; -1 where it holds NaN or infinity,
+        or no token may be chosen. A row's token depends on that row and its draw alone. ``threads``: how many of the processor's cores it
+        may use."""
 
 
 class OnnxOperators(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ class Inbox:
         self._model = model
         self.messages: Final[deque[Message]] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
+        self._first_deadline = math.inf  # of the tickets, or earlier
         self._changes = Changes()
 
     def send(self, action: Callable[[], object], requests: Sequence[Request] = (), tickets: Sequence[Ticket[Any]] = ()) -> None:
@@ -61,6 +63,18 @@ class Inbox:
         """Remember a ticket that someone may wait for."""
         with self._changes.lock:
             self._tickets.add(ticket)
+            if ticket.deadline is not None:
+                self._first_deadline = min(self._first_deadline, ticket.deadline)
+
+    def overdue(self, now: float) -> list[Ticket[Any]]:
+        """The unfinished tickets whose deadline has passed. The watchdog asks ten times a second, so tickets are looked through only where
+        one may be among them."""
+        with self._changes.lock:
+            if now < self._first_deadline:
+                return []
+            waiting = [(ticket, ticket.deadline) for ticket in self.unfinished() if ticket.deadline is not None]
+            self._first_deadline = min((deadline for _, deadline in waiting), default=math.inf)
+            return [ticket for ticket, deadline in waiting if deadline <= now]
 
     def unfinished(self) -> list[Ticket[Any]]:
         """The tickets that have not ended."""

@@ -63,8 +63,8 @@ class TokenCounts:
         return self._counts[: len(self._indices)]
 
 
-_NOTHING: Final = TokenCounts()
-_NO_IDS, _NO_COUNTS = _NOTHING.ids, _NOTHING.counts
+_NO_IDS: Final = np.empty(0, np.int64)
+_NO_COUNTS: Final = np.empty(0, np.float32)
 
 
 class SamplingState:
@@ -91,10 +91,10 @@ class SamplingState:
     def draw(self) -> Draw:
         """The ``Draw`` with which an engine samples the next token itself; it cannot hold a constraint's mask."""
         point = uniform(self.seed, self.drawn) if self.params.temperature else 0.0
-        if self._seen is None and self._generated is None:
-            return Draw(params=self.params, point=point, seen=_NO_IDS, generated=_NO_IDS, counts=_NO_COUNTS)
-        seen, generated = self._seen or _NOTHING, self._generated or _NOTHING
-        return Draw(params=self.params, point=point, seen=seen.ids, generated=generated.ids, counts=generated.counts)
+        seen = _NO_IDS if self._seen is None else self._seen.ids
+        if self._generated is None:
+            return Draw(params=self.params, point=point, seen=seen, generated=_NO_IDS, counts=_NO_COUNTS)
+        return Draw(params=self.params, point=point, seen=seen, generated=self._generated.ids, counts=self._generated.counts)
 
     def accept(self, token: int) -> None:
         """Record that ``token`` was sampled."""

@@ -157,10 +157,8 @@ class SupervisedLoop(ABC, Generic[G]):
 
     def _expire(self) -> None:
         """Fail the tickets past their deadline; the loop removes their requests when the plugin call returns."""
-        now = self._clock()
-        for ticket in self._inbox.unfinished():
-            if ticket.deadline is not None and ticket.deadline <= now:
-                ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._current_plugin()} was computing."))
+        for ticket in self._inbox.overdue(self._clock()):
+            ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._current_plugin()} was computing."))
 
     def _give_up(self, error: LLMasOSError) -> None:
         """Fail every ticket with ``error``, from any thread; the loop's own thread ends when its plugin call returns."""

@@ -86,8 +86,6 @@ class OnnxEngine:
             self._slots.set_length(row.slot, row.position + len(row.tokens))
             if self._histories is not None:
                 self._histories.set(row.slot, row.position, row.tokens)
-        if self._draws is not None:
-            _draw(self._draws, rows, results)
         return results
 
     def truncate(self, slot: int, length: int) -> None:
@@ -140,6 +138,8 @@ class OnnxEngine:
                         found = logits[at : at + part.wanted]
                         results[index] = np.concatenate((results[index], found)) if len(part.tokens) < len(tokens[index]) else found
                         at += part.wanted
+                if self._draws is not None:
+                    _draw(self._draws, rows, [index_of[part.row] for part in run if part.wanted], logits, results)
             ends = {index: start + len(parts[index].tokens) for index, start in begun.items()}
             begun = {index: end for index, end in ends.items() if end < len(tokens[index])}
 
@@ -167,10 +167,18 @@ class OnnxEngine:
         return self._session
 
 
-def _draw(draw_tokens: Callable[..., npt.NDArray[np.int64]], rows: Sequence[Row], results: list[npt.NDArray[Any]]) -> None:
-    """Replace the logits of rows with a ``draw`` by the token that is drawn from them."""
-    wanted = [(place, row.draw) for place, row in enumerate(rows) if row.draw is not None]
-    if wanted:
-        tokens = draw_tokens([results[place][0] for place, _ in wanted], [draw for _, draw in wanted])
-        for index, (place, _) in enumerate(wanted):
-            results[place] = tokens[index : index + 1]
+def _draw(
+    draw_tokens: Callable[..., npt.NDArray[np.int64]],
+    rows: Sequence[Row],
+    indices: Sequence[int],
+    logits: Floats,
+    results: list[npt.NDArray[Any]],
+) -> None:
+    """Replace the results of the rows with a ``draw``, of those at ``indices``, by the token that is drawn; ``logits`` [n, vocab] hold all
+    of these results."""
+    drawn = [(index, draw) for index in indices if (draw := rows[index].draw) is not None]
+    if drawn:
+        of_drawn = logits if len(drawn) == len(logits) else [results[index][0] for index, _ in drawn]
+        tokens = draw_tokens(of_drawn, [draw for _, draw in drawn])
+        for at, (index, _) in enumerate(drawn):
+            results[index] = tokens[at : at + 1]

@@ -53,7 +53,7 @@ def _library() -> ctypes.CDLL:
         ("bytes", number, [shape]),
         ("multiply", flag, [text, number, shape, pointer, number, *[pointer] * 4, real, pointer, flag, number, number, pointer]),
         ("attend", flag, [text, *[number] * 4, real, real, pointer, pointer, number, *[pointer] * 4, number, number, pointer]),
-        ("draw", flag, [text, pointer, number, number, pointer, pointer, number]),
+        ("draw", flag, [text, pointer, pointer, number, number, pointer, pointer, number]),
         ("take_rows", flag, [shape, pointer, number, pointer, number, pointer]),
         ("read", ctypes.c_uint64, [pointer, number, number]),
     ):
@@ -222,17 +222,24 @@ def attend(
     return output
 
 
-def draw(rows: Sequence[Floats], choices: npt.NDArray[Any], *, threads: int = 1, name: str | None = None) -> Integers:
-    """A token of each row of logits, contiguous float32 [vocab]: int64 [n], -1 where a row has none; ``choices`` [n] as in ``drawing``."""
-    tokens = np.empty(len(rows), np.int64)
-    if not len(rows):
+def draw(rows: Sequence[Floats] | Floats, choices: npt.NDArray[Any], *, threads: int = 1, name: str | None = None) -> Integers:
+    """A token of each row of logits, contiguous float32 [vocab] each or [n, vocab]: int64 [n], -1 where a row has none; ``choices`` [n] as
+    in ``drawing``."""
+    count = len(rows)
+    tokens = np.empty(count, np.int64)
+    if not count:
         return tokens
-    vocab = len(rows[0])
-    if any(row.shape != (vocab,) or row.dtype != _FLOAT or not row.flags.c_contiguous for row in rows) or len(choices) != len(rows):
-        raise ValueError("The rows of logits are no contiguous float32 arrays of one length, with a choice for each.")
-    count, addresses = len(rows), _addresses(rows)
-    places = [array.ctypes.data for array in (choices, tokens)]
-    _checked(_library().llmasos_kernels_draw(_named(name), addresses.ctypes.data, count, vocab, *places, threads))
+    arrays: Sequence[Floats] = (rows,) if isinstance(rows, np.ndarray) else rows
+    shape = arrays[0].shape
+    if any(row.shape != shape or row.dtype != _FLOAT or not row.flags.c_contiguous for row in arrays) or len(shape) != 1 + (
+        arrays is not rows
+    ):
+        raise ValueError("The rows of logits are no contiguous float32 arrays of one length.")
+    if len(choices) != count:
+        raise ValueError(f"There are {count} rows of logits, and {len(choices)} choices.")
+    addresses = None if arrays is not rows else _addresses(arrays)
+    where = (None, _place(arrays[0])) if addresses is None else (_place(addresses), None)
+    _checked(_library().llmasos_kernels_draw(_named(name), *where, count, shape[-1], _place(choices), _place(tokens), threads))
     return tokens
 
 
@@ -259,7 +266,13 @@ def _addresses(rows: Sequence[Floats]) -> npt.NDArray[np.uint64]:
         # A quarter of the time of ``__array_interface__``.
         return np.array([ctypes.addressof(ctypes.c_char.from_buffer(row.data)) for row in rows], np.uint64)
     except TypeError:  # a row is not writable
-        return np.array([row.__array_interface__["data"][0] for row in rows], np.uint64)
+        return np.array([_place(row) for row in rows], np.uint64)
+
+
+def _place(array: npt.NDArray[Any]) -> int:
+    """The address of an array, in less time than ``array.ctypes``."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _floats(what: str, array: Floats | None, shape: tuple[int, ...]) -> Floats | None:
