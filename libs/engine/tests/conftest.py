@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +40,16 @@ VOCAB = 97
 EOS = 96
 
 
+@functools.cache
+def _tables(vocab_size: int) -> tuple[npt.NDArray[np.float32], ...]:
+    """Two logits of each token for what the tokens before it hash to; the same for all engines, which only read them."""
+    rng = np.random.default_rng(7)
+    tables = tuple(rng.standard_normal((rows, vocab_size)).astype(np.float32) * 2 for rows in (251, 241))
+    for table in tables:
+        table.flags.writeable = False
+    return tables
+
+
 class HashEngine:
     """Logits that depend on every token before them and on nothing else; holds the contract against whoever calls it.
 
@@ -74,9 +85,7 @@ class HashEngine:
         self.memory = memory
         self._lent: list[npt.NDArray[Any]] = []
         self._numbers = itertools.count()
-        rng = np.random.default_rng(7)
-        self._first = rng.standard_normal((251, vocab_size)).astype(np.float32) * 2
-        self._second = rng.standard_normal((241, vocab_size)).astype(np.float32) * 2
+        self._first, self._second = _tables(vocab_size)
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """[vocab] after ``tokens``: what any way through the runtime must arrive at."""
