@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = """
 import attrs
@@ -174,7 +175,7 @@ def test_a_right_accelerator_passes(run_conformance: Callable[..., Any], source:
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong.caught_by))
 def test_a_wrong_accelerator_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """An accelerator with one defect fails the tests that are meant to find it."""
     wrong = WRONG[defect]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = (Path(__file__).parents[2] / "examples/access_file/src/access_file/__init__.py").read_text(encoding="utf-8")
 BODY = """
@@ -171,7 +172,7 @@ def test_a_right_access_control_passes(run_conformance: Callable[..., Any]) -> N
     }
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_access_control_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """An access control with one defect fails the test that is meant to find it."""
     source, caught_by = WRONG[defect]

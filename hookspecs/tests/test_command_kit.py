@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs import CommandContext, CommandModel
 from llmasos_hookspecs.reference import ReferenceDecoder
@@ -104,7 +105,7 @@ def test_a_right_command_passes(run_conformance: Callable[..., Any]) -> None:
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_command_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A command with one defect fails the test that is meant to find it."""
     source, caught_by = WRONG[defect]

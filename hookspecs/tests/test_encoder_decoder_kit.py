@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = """
 import attrs
@@ -198,7 +199,7 @@ def test_a_right_loader_passes(run_conformance: Callable[..., Any]) -> None:
     assert len(outcomes.passed) >= 15
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A loader with one defect fails the tests that are meant to find it."""
     source, caught_by = WRONG[defect]

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = """
 import attrs
@@ -146,7 +147,7 @@ def test_a_right_loader_passes(run_conformance: Callable[..., Any]) -> None:
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", one_for_each_check(WRONG, lambda wrong: wrong.caught_by))
 def test_a_wrong_encoder_is_caught(run_conformance: Callable[..., Any], name: str) -> None:
     wrong = WRONG[name]
     assert wrong.caught_by in run_conformance("EncoderConformance", wrong.source, only=[wrong.caught_by]).failed

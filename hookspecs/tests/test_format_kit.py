@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = '''
 import hashlib, json
@@ -168,7 +169,7 @@ def test_a_format_that_only_reads_passes(run_conformance: Callable[..., Any]) ->
     assert outcomes.skipped == {"test_exports_what_it_reads"}
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_format_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A format with one defect fails the test that is meant to find it."""
     source, caught_by = WRONG[defect]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs.testing import guard
 
@@ -96,7 +97,7 @@ def test_a_guard_need_not_stream(run_conformance: Callable[..., Any]) -> None:
     assert "test_streams_equal_the_whole_for_every_split" in outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_guard_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """A guard with one defect fails the test that is meant to find it."""
     monkeypatch.setattr(guard, "SECONDS", 3.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs import Component
 from llmasos_hookspecs.testing import QUANTIZED_CASES, TRAIT_CASES, LoaderConformance, engine_tests
@@ -456,7 +457,7 @@ def test_a_right_loader_passes(run_conformance: Callable[..., Any], body: str) -
     assert len(outcomes.passed) >= 20
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong.caught_by))
 def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """A loader with one defect fails the tests that are meant to find it; what leaks is seen the first time already."""
     monkeypatch.setattr(engine_tests, "growth", functools.partial(growth, attempts=1))

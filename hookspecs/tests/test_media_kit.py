@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = """
 import attrs
@@ -158,7 +159,7 @@ def test_a_right_engine_passes(run_conformance: Callable[..., Any]) -> None:
     assert len(outcomes.passed) >= 12
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_engine_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """An engine with one defect fails the tests that are meant to find it."""
     source, caught_by = WRONG[defect]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs.testing import observer
 
@@ -68,7 +69,7 @@ def test_a_right_observer_passes(run_conformance: Callable[..., Any]) -> None:
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_observer_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """An observer with one defect fails the test that is meant to find it."""
     monkeypatch.setattr(observer, "SECONDS", 0.3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = """
 import random
@@ -235,11 +236,7 @@ def test_a_right_policy_passes(run_conformance: Callable[..., Any], source: str)
     assert not outcomes.skipped
 
 
-#: Those of three rivals on each change; the others starve the same waiting request.
-OTHER_RIVALS = {"serves the shortest first", "serves the longest first", "serves deadlines first"}
-
-
-@pytest.mark.parametrize("defect", [pytest.param(each, marks=[pytest.mark.long] * (each in OTHER_RIVALS)) for each in WRONG])
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong.caught_by))
 def test_a_wrong_policy_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A policy with one defect fails the tests that are meant to find it."""
     wrong = WRONG[defect]

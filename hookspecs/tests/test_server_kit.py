@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs.testing import server
 
@@ -108,7 +109,7 @@ def test_a_right_server_passes(run_conformance: Callable[..., Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_server_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """A server with one defect fails the test that is meant to find it."""
     monkeypatch.setattr(server, "SECONDS", 0.5)

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs import WORKING, PluginError, SourceError
 from llmasos_hookspecs.testing.sandbox import SandboxStore
@@ -104,7 +105,7 @@ def test_a_right_source_passes(run_conformance: Callable[..., Any]) -> None:
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong.caught_by))
 def test_a_wrong_source_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A source with one defect fails the tests that are meant to find it."""
     wrong = WRONG[defect]

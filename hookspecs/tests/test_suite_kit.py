@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 PLUGIN = """
 import attrs
@@ -145,7 +146,7 @@ def test_a_suite_that_computes_nothing_need_not_tell_weights_apart(run_conforman
     assert outcomes.skipped == {"test_tells_models_apart"}
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_suite_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A suite with one defect fails the test that is meant to find it."""
     source, caught_by = WRONG[defect]

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 from llmasos_hookspecs import TextEvent, ToolCallEvent
 from llmasos_hookspecs.testing import ScriptedTaskModel
@@ -151,7 +152,7 @@ def test_a_right_task_passes(run_conformance: Callable[..., Any]) -> None:
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong.caught_by))
 def test_a_wrong_task_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A task with one defect fails the tests that are meant to find it."""
     wrong = WRONG[defect]

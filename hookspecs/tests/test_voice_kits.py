@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hookspecs.tests.planted_faults import one_for_each_check
 
 _TEMPLATES = Path(__file__).parents[2] / "plugins/devtools/src/llmasos_devtools/new/templates"
 TRANSCRIBER, SPEAKER = (
@@ -137,7 +138,7 @@ def test_a_right_component_passes(run_conformance: Callable[..., Any], case: Cas
     assert not outcomes.skipped
 
 
-@pytest.mark.parametrize("defect", WRONG)
+@pytest.mark.parametrize("defect", one_for_each_check(WRONG, lambda wrong: wrong[1]))
 def test_a_wrong_component_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """One with one defect fails the test that is meant to find it."""
     (kit, plugin, body), caught_by = WRONG[defect]
