@@ -78,6 +78,14 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
     return TOKENIZERS[request.param]()
 
 
+#: On each change every template with one tokenizer, and one template with every tokenizer.
+PAIRS = [
+    pytest.param(kind, template, marks=[pytest.mark.long] * (kind != "byte level" and template != "chatml"))
+    for kind in TOKENIZERS
+    for template in TEMPLATES
+]
+
+
 def encoder(tokenizer: Any, template: str) -> PromptEncoder:
     return PromptEncoder(tokenizer, ChatTemplate(TEMPLATES[template], NAMES, "here"))
 
@@ -87,7 +95,7 @@ def controls(tokenizer: Any, tokens: list[int]) -> list[int]:
     return [token for token in tokens if tokenizer.is_special(token) and token not in unknown]
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(("tokenizer", "template"), PAIRS, indirect=["tokenizer"])
 def test_no_message_adds_a_control_token_or_takes_one_away(tokenizer: Any, template: str) -> None:
     """The control tokens of a chat are those of the same chat with harmless words, whatever the messages say."""
     prompts = encoder(tokenizer, template)
@@ -105,7 +113,7 @@ def test_no_message_adds_a_control_token_or_takes_one_away(tokenizer: Any, templ
 
 
 # One that slices a message's text has no end of it.
-@pytest.mark.parametrize("template", [name for name in TEMPLATES if name != "sliced"])
+@pytest.mark.parametrize(("tokenizer", "template"), [each for each in PAIRS if each.values[1] != "sliced"], indirect=["tokenizer"])
 def test_a_message_that_is_continued_adds_none_either(tokenizer: Any, template: str) -> None:
     """The assistant's last message ends the prompt as it stands."""
     prompts = encoder(tokenizer, template)
@@ -119,7 +127,7 @@ def test_a_message_that_is_continued_adds_none_either(tokenizer: Any, template: 
         assert controls(tokenizer, tokens(attack)) == controls(tokenizer, expected), attack
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(("tokenizer", "template"), PAIRS, indirect=["tokenizer"])
 def test_text_that_spells_no_control_token_has_the_tokens_that_it_always_had(tokenizer: Any, template: str) -> None:
     prompts = encoder(tokenizer, template)
     pieces = st.sampled_from(

@@ -19,7 +19,7 @@ from llmasos_tokenizing.fast import FastTokenizer
 from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, whole_tokens
 from llmasos_tokenizing.sentencepiece_file import read_sentencepiece
 
-LINES = [line for text in TEXT for line in text.splitlines()]
+LINES = [line for text in TEXT for line in text.splitlines()][::3]
 
 
 #: Random texts for each tokenizer, and how many cuts they must have come to.
@@ -71,12 +71,18 @@ def ends_of_words() -> FastTokenizer:
     return reading(learnt(backend, trainer), decoders.BPEDecoder(suffix="</w>"))
 
 
+@functools.cache
+def unigram_learnt() -> Tokenizer:
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    return learnt(backend, trainers.UnigramTrainer(vocab_size=600, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False))
+
+
 def metaspace(scheme: str) -> FastTokenizer:
     """As T5's."""
-    backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    trainer = trainers.UnigramTrainer(vocab_size=600, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
-    return reading(learnt(backend, trainer), decoders.Metaspace(prepend_scheme=scheme))
+    reader = reading(unigram_learnt(), decoders.Metaspace(prepend_scheme=scheme))
+    reader.backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    return reader
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 
 
 class Longest:
@@ -14,10 +15,11 @@ class Longest:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = {text for text in texts if text}
+        self._texts = {*texts}
+        self._texts.discard("")
         lengths: dict[str, set[int]] = {}
-        for text in self._texts:
-            lengths.setdefault(text[0], set()).add(len(text))
+        for first, length in set(zip(map(itemgetter(0), self._texts), map(len, self._texts), strict=True)):
+            lengths.setdefault(first, set()).add(length)
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
         self._places = any_of("".join(self._lengths))
 
