@@ -79,8 +79,20 @@ def test_a_beam_goes_on_with_its_own_text(request_of: Any, tokenizer: Any) -> No
     assert sorted(rewound) == [(0, 4), (1, 4), (2, 3)]
 
 
-@pytest.mark.parametrize("num_beams", [2, 5])
-@pytest.mark.parametrize("options", [{}, {"length_penalty": 2.0}, {"length_penalty": -1.0}, {"repetition_penalty": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    ("options", "num_beams"),
+    [
+        ({}, 2),
+        ({"length_penalty": 2.0}, 5),
+        ({"length_penalty": -1.0}, 5),
+        ({"repetition_penalty": 1.5}, 2),
+        pytest.param({}, 5, marks=pytest.mark.long),
+        pytest.param({"length_penalty": 2.0}, 2, marks=pytest.mark.long),
+        pytest.param({"length_penalty": -1.0}, 2, marks=pytest.mark.long),
+        pytest.param({"repetition_penalty": 1.5}, 5, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
 def test_the_text_is_that_of_transformers(
     make_loop: Any, hash_engine: Any, request_of: Any, llama: Any, num_beams: int, options: dict[str, Any]
 ) -> None:

@@ -42,8 +42,14 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("schema", SCHEMAS, ids=str)
-@pytest.mark.parametrize("lookup", [0, 6])
+@pytest.mark.parametrize(
+    ("schema", "lookup"),
+    [
+        *((schema, 0) for schema in SCHEMAS),
+        *(pytest.param(schema, 6, marks=[pytest.mark.long] * (schema is not SCHEMAS[-1])) for schema in SCHEMAS),
+    ],
+    ids=str,
+)
 def test_json_parses_and_validates_unless_the_limit_cut_it(
     make_loop: Any, hash_engine: Any, request_of: Any, schema: dict[str, Any], lookup: int
 ) -> None:

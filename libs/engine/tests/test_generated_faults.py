@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -208,11 +209,17 @@ def faultless(trial: Callable[..., Trial]) -> Trial:
 
 
 def methods_and_errors(methods: tuple[str, ...], whole: str) -> list[Any]:
-    """Every method with every error; on each change every error in the method ``whole``, and two in each of the others."""
+    """Every method with every error, once and for ever; on each change every error in the method ``whole`` once and two for ever, and in
+    each of the others one once and another for ever."""
+
+    def usual(method: str, error: str, for_ever: bool) -> bool:
+        if method == whole:
+            return not for_ever or error in ("RuntimeError", "CapacityExceeded")
+        return error == ("SystemExit" if for_ever else "RuntimeError")
+
     return [
-        pytest.param(method, error, marks=() if method == whole or error in ("RuntimeError", "SystemExit") else pytest.mark.long)
-        for method in methods
-        for error in ERRORS
+        pytest.param(*each, id="-".join([*each[:2], "for ever" if each[2] else "once"]), marks=[pytest.mark.long] * (not usual(*each)))
+        for each in itertools.product(methods, ERRORS, (False, True))
     ]
 
 
@@ -223,8 +230,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one.shape == other.shape and (one == other).all()) if hasattr(one, "shape") else one == pytest.approx(other) or one == other
 
 
-@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
-@pytest.mark.parametrize(("method", "error"), methods_and_errors(ENGINE, "step"))
+@pytest.mark.parametrize(("method", "error", "for_ever"), methods_and_errors(ENGINE, "step"))
 def test_an_engine_that_fails_keeps_nobody_waiting(
     trial: Callable[..., Trial], faultless: Trial, method: str, error: str, for_ever: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,8 +254,7 @@ def test_an_engine_that_fails_keeps_nobody_waiting(
         assert not faulty.loop._thread.is_alive()
 
 
-@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
-@pytest.mark.parametrize(("method", "error"), methods_and_errors(POLICY, "rank"))
+@pytest.mark.parametrize(("method", "error", "for_ever"), methods_and_errors(POLICY, "rank"))
 def test_a_policy_that_fails_changes_no_answer(
     trial: Callable[..., Trial], faultless: Trial, method: str, error: str, for_ever: bool
 ) -> None:

@@ -168,7 +168,7 @@ def theirs() -> Callable[[Path], Any]:
 
 @pytest.fixture(scope="session")
 def strings() -> list[str]:
-    """150 texts (`make test-long`: 8,000): anything in Unicode, and words of several scripts, code, spaces and special tokens
+    """80 texts (`make test-long`: 8,000): anything in Unicode, and words of several scripts, code, spaces and special tokens
     thrown together; each of these words also alone, so that what only one of them tells apart is always there."""
     words = [
         "hello", " world", "  ", "\n\n", "\r\n", "\t", "今天天气很好", "，", "😀", "👩‍👩‍👧", "def f(x):\n    return x + 1", "12", "2024",
@@ -181,7 +181,7 @@ def strings() -> list[str]:
     found: list[str] = []
 
     @settings(
-        max_examples=8000 if settings.default.max_examples >= 500 else 150,
+        max_examples=8000 if settings.default.max_examples >= 500 else 80,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -34,7 +34,7 @@ def spelt(tokenizer: Tokenizer, strings: list[str], before: str = "") -> None:
         assert found.decode() == (before + text if text else "")
 
 
-@pytest.mark.parametrize("pre", ["llama-bpe", "tekken", "gpt-2", None], ids=str)
+@pytest.mark.parametrize("pre", ["llama-bpe", None, *(pytest.param(name, marks=pytest.mark.long) for name in ("tekken", "gpt-2"))], ids=str)
 def test_byte_level_files_give_transformers_tokens(
     pre: str | None, train_byte_level: Any, write_tokenizer: Any, theirs: Any, strings: Any
 ) -> None:
@@ -73,7 +73,9 @@ def test_the_bytes_of_tokens_are_the_bytes_of_the_text(
     assert tokenizer.token_bytes(10**6) == b""
 
 
-@pytest.mark.parametrize(("bos", "eos"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(
+    ("bos", "eos"), [(True, False), (False, True), *(pytest.param(each, each, marks=pytest.mark.long) for each in (True, False))]
+)
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_bos_and_eos_are_added_where_the_file_says_so(
     kind: str, bos: bool, eos: bool, train_byte_level: Any, train_sentencepiece: Any, write_tokenizer: Any, theirs: Any
