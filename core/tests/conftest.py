@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -87,11 +88,18 @@ def printed_accelerator() -> str:
     return ROUND
 
 
+def put_first(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """As ``patch.syspath_prepend``, which has the metadata of all that is installed read anew, for a folder that is new."""
+    with pytest.MonkeyPatch.context() as kept:
+        kept.setattr(importlib, "invalidate_caches", lambda: None)
+        patch.syspath_prepend(str(folder))
+
+
 def adding(folder: Path, patch: pytest.MonkeyPatch, new_home: Callable[[Path], Path]) -> Callable[[str, str, str], Callable[[], Any]]:
     """Puts plugins on ``sys.path`` as installed distributions, beside a home of their own; their modules' names begin with the folder's."""
     site = folder / "site"
     site.mkdir()
-    patch.syspath_prepend(str(site))
+    put_first(patch, site)
     patch.setenv("LLMASOS_HOME", str(new_home(folder / "home")))
     patch.delenv("LLMASOS_CONFIG", raising=False)
 

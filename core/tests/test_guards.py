@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.conftest import put_first
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.system.discovery import Registry
@@ -93,7 +94,7 @@ def guarded(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     (site / f"{module}.py").write_text(textwrap.dedent(GUARD), encoding="utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-guard\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[llmasos.guards]\nmade = {module}\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(site))
+    put_first(monkeypatch, site)
     made: list[Pipeline] = []
 
     def make(*guards: dict[str, Any], **resources: Any) -> Pipeline:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.conftest import put_first
 from core.tests.forked_children import ForkedChildren
 
 from llmasos.api.pipeline import Pipeline
@@ -43,7 +44,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[A
     (tmp_path / "site" / f"{module}.py").write_text(textwrap.dedent(METRICS), encoding="utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-metrics\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[llmasos.observers]\nmetrics = {module}\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    put_first(monkeypatch, tmp_path / "site")
     return lambda: sys.modules[module].SEEN
 
 

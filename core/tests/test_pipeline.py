@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from core.tests.conftest import put_first
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose import dropped
@@ -48,7 +49,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, 
     """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``."""
     site = tmp_path / "site"
     site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
+    put_first(monkeypatch, site)
 
     def put(kind: str, name: str, code: str) -> None:
         module = f"{tmp_path.name}_{name}"

@@ -191,19 +191,7 @@ _LONG = "max_new_tokens=900, ignore_eos=True"
 @pytest.mark.parametrize(
     ("ending", "code"),
     [
-        (f"next(model.stream_text('Hello', {_LONG}))", 0),
         (f"stream = model.stream_text('Hello', {_LONG}); next(stream)", 0),
-        ("asyncio.run(asyncio.wait_for(model.agenerate('Hello', max_new_tokens=4), 60), debug=False)", 0),
-        ("model.pipeline.close()", 0),
-        ("del model", 0),
-        (
-            f"""
-            with model:
-                next(model.stream_text('Hello', {_LONG}))
-                sys.exit(3)
-            """,
-            3,
-        ),
         (
             f"""
             async def main():
@@ -213,6 +201,23 @@ _LONG = "max_new_tokens=900, ignore_eos=True"
             asyncio.run(main(), debug=False)
             """,
             4,
+        ),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in [
+                (f"next(model.stream_text('Hello', {_LONG}))", 0),
+                ("asyncio.run(asyncio.wait_for(model.agenerate('Hello', max_new_tokens=4), 60), debug=False)", 0),
+                ("model.pipeline.close()", 0),
+                ("del model", 0),
+                (
+                    f"""
+                    with model:
+                        next(model.stream_text('Hello', {_LONG}))
+                        sys.exit(3)
+                    """,
+                    3,
+                ),
+            ]
         ),
     ],
 )
@@ -251,22 +256,19 @@ def test_threads_that_a_program_leaves_behind_end_quietly(process: Process):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_spawned_process_loads_a_model_of_its_own(tiny):
+def test_a_spawned_process_loads_a_model_of_its_own(process: Process, tiny: Path):
     """It ends in the middle of a stream, and the parent's model goes on."""
-    code = f"""
-        def work():
-            model = llmasos.load_model(sys.argv[1], loader='onnx', threads=1)
-            next(model.stream_text('Hello', {_LONG}))
-        if __name__ == '__main__':
-            stream = model.stream_text('Hello', {_LONG})
-            child = multiprocessing.get_context('spawn').Process(target=work)
-            child.start()
-            child.join()
-            print(child.exitcode, len(''.join(stream)) > 0)
+    load = f"llmasos.load_model({str(tiny)!r}, loader='onnx', threads=1)"
+    work = f"import llmasos; model = {load}; next(model.stream_text('Hello', {_LONG}))"
+    done = process(
+        f"""
+        stream = model.stream_text('Hello', {_LONG})
+        child = multiprocessing.get_context('spawn').Process(target=exec, args=({work!r},))
+        child.start()
+        child.join()
+        print(child.exitcode, len(''.join(stream)) > 0)
         """
-    file = tiny.with_name("program.py")  # which the process that is spawned runs too
-    file.write_text(program(tiny, code), encoding="utf-8")
-    done = subprocess.run([sys.executable, *FLAGS, file, tiny], capture_output=True, text=True, timeout=120, check=False)
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from core.tests.cli.fork_server import LLMASOS, RESCAN
+from core.tests.conftest import put_first
 from core.tests.forked_children import ForkedChildren
 
 from llmasos.api.pipeline import Pipeline
@@ -127,7 +128,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
         group = "access" if kind == "access" else f"{kind}s"
         (info / "entry_points.txt").write_text(f"[llmasos.{group}]\n{name} = {module}\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(site))
+    put_first(monkeypatch, site)
     return site
 
 

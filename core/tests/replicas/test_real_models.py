@@ -54,7 +54,7 @@ def alone(many: Any, folders: dict[str, str]) -> Any:
     return many.answers_alone(folders)
 
 
-@pytest.fixture(params=[256, 70], ids=["whole contexts", "one long request"])
+@pytest.fixture(params=[pytest.param(256, id="whole contexts", marks=pytest.mark.long), pytest.param(70, id="one long request")])
 def for_two(many: Any, folders: dict[str, str], alone: Any, request: pytest.FixtureRequest) -> Iterator[llmasos.Pipeline]:
     """Three models, and memory for the weights of two of them, with KV for so many tokens each."""
     _, facts = alone
@@ -172,18 +172,27 @@ def test_a_model_whose_engine_is_lost_is_out_of_memory_and_loaded_anew(
         assert (host.state, host.tracked.loads, host.tracked.leases) == ("loaded", 2, 0)
 
 
-@pytest.mark.model
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [12, pytest.param(64, marks=pytest.mark.long)])
-def test_mixed_requests_within_a_budget(smollm2_gguf: Path, count: int) -> None:
-    """12 requests of 4 kinds or 64 of 12 at once, short and long, in 1.5 GiB: all are answered as when each is alone, and no step passes
-    the budget."""
+#: A random model on each change, and SmolLM2 with `make test-long`.
+SIZES = [pytest.param(False, id="tiny"), pytest.param(True, id="smollm2", marks=[pytest.mark.long, pytest.mark.model, pytest.mark.slow])]
+
+
+@pytest.fixture(params=SIZES)
+def sized(request: pytest.FixtureRequest, folders: dict[str, str]) -> tuple[bool, str]:
+    """Whether a model is the real one, and where it is."""
+    return request.param, str(request.getfixturevalue("smollm2_gguf")) if request.param else folders["a"]
+
+
+def test_mixed_requests_within_a_budget(sized: tuple[bool, str]) -> None:
+    """64 requests of 12 kinds at once, short and long, in memory for fewer: all are answered as when each is alone, and no step passes the
+    budget."""
+    real, source = sized
     draw = random.Random(5)
     words = ["the", "river", "runs", "past", "old", "stone", "houses", "where", "otters", "sleep", "and", "children", "count", "boats"]
-    lengths, most = ((4, 8, 24, 60), (1, 2, 4)) if count == 64 else ((4, 24), (1, 3))
-    kinds = [(" ".join(draw.choices(words, k=length)), tokens) for length in lengths for tokens in most]
-    asked = draw.sample(kinds * 6, k=count)
-    with llmasos.load_model(str(smollm2_gguf), loader=FP32, memory="1.5GiB", threads=2) as model:
+    lengths = (4, 8, 24, 60) if real else (1, 2, 8, 20)
+    kinds = [(" ".join(draw.choices(words, k=length)), tokens) for length in lengths for tokens in (1, 2, 4)]
+    asked = draw.sample(kinds * 6, k=64)
+    memory = "1.5GiB" if real else llmasos.resources.plan(source, loader=FP32)["weights"] * 2
+    with llmasos.load_model(source, loader=FP32, memory=memory, threads=2) as model:
         tickets = [model._submit(prompt, {"max_new_tokens": tokens}) for prompt, tokens in asked]
         wrong = []
         while not all(ticket.done for ticket in tickets):
@@ -195,13 +204,12 @@ def test_mixed_requests_within_a_budget(smollm2_gguf: Path, count: int) -> None:
         assert together == [alone[kind] for kind in asked]
 
 
-@pytest.mark.model
-@pytest.mark.slow
-@pytest.mark.parametrize("tokens", [160, pytest.param(400, marks=pytest.mark.long)])
-def test_a_repeated_prompt_is_not_computed_again(smollm2_gguf: Path, tokens: int) -> None:
-    """The second time at most a fifth of 160 or 400 tokens are computed, so the first token comes at least five times sooner."""
+def test_a_repeated_prompt_is_not_computed_again(sized: tuple[bool, str]) -> None:
+    """The second time at most a fifth of 400 tokens are computed, or of 100, so the first token comes at least five times sooner."""
+    real, source = sized
+    tokens = 400 if real else 100
     prompt = " ".join(str(number) for number in range(100, 100 + tokens // 3))
-    with llmasos.load_model(str(smollm2_gguf), loader="onnx", threads=2, memory="1.5GiB") as model:
+    with llmasos.load_model(source, loader="onnx", threads=2, memory="1.5GiB") as model:
         model.generate_text("warm up", max_new_tokens=2)
         seconds, found = [], []
         for _ in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Callable
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.tests.conftest import put_first
 
 from llmasos.api.pipeline import Pipeline
+from llmasos.compose.replicas import local
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import (
     Cancelled,
@@ -105,7 +106,7 @@ def faulty(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, new_ho
     (site / "made_faulty.py").write_text(textwrap.dedent(LOADER), encoding="utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-faulty\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("[llmasos.loaders]\nfaulty = made_faulty\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(site))
+    put_first(monkeypatch, site)
     monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
 
     def make(fault: str, at: str, *, once: bool = False, **resources: Any) -> Pipeline:
@@ -198,20 +199,17 @@ def test_a_deadline_is_kept_by_a_replica_that_does_not_come_back(faulty: Callabl
         assert within_bound(pipeline.close) is None
 
 
-def test_replicas_import_nothing_from_the_working_folder(folder: Path, tmp_path: Path) -> None:
-    """A folder full of modules with the names of our libraries is no part of the program."""
+def test_replicas_import_nothing_from_the_working_folder(
+    faulty: Callable[..., Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder full of modules with the names of our libraries is no part of the interpreters that serve a model."""
     decoys = tmp_path / "decoys"
     (decoys / "pip").mkdir(parents=True)
     canary = f"open({str(tmp_path / 'canary')!r}, 'a').write(__file__)\n"
     for name in ("attrs.py", "attr.py", "numpy.py", "pluggy.py", "sitecustomize.py", "usercustomize.py", "json.py", "pip/__init__.py"):
         (decoys / name).write_text(canary, encoding="utf-8")
-    code = f"""
-        import llmasos
-        with llmasos.Pipeline.from_config({{"model": {{"source": {str(folder)!r}, "replicas": 2}}, "loader": "onnx"}}) as pipeline:
-            print(len(pipeline.load().generate("x", max_new_tokens=3, ignore_eos=True).tokens))
-    """
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", textwrap.dedent(code)], cwd=decoys, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+    monkeypatch.chdir(decoys)
+    monkeypatch.setattr(local, "subprocess", subprocess)
+    with faulty("", "") as pipeline:
+        assert len(pipeline.load().generate("x", max_new_tokens=3, ignore_eos=True).tokens) == 3
     assert not (tmp_path / "canary").exists(), (tmp_path / "canary").read_text()

@@ -21,6 +21,7 @@ from typing import Any
 import attrs
 import pytest
 from core.tests.cli.fork_server import RESCAN
+from core.tests.conftest import put_first
 from core.tests.forked_children import ForkedChildren
 from hypothesis import settings
 
@@ -40,7 +41,7 @@ POLICY = ("admit", "rank", "victim", "quantum", "on_commit")
 #: Methods that are called whatever the order in which requests come.
 CERTAIN = {"open", "step", "admit", "rank", "quantum", "on_commit", "shutdown"}
 #: Those whose stall each change tries: a replica is replaced alike whichever method stalls, so that the others only widen this.
-STALLING = [*ENGINE, *POLICY] if ALL else ["step", "fork", "rank"]
+STALLING = [*ENGINE, *POLICY] if ALL else ["step", "rank"]
 #: Methods that are not called again after they have failed, until the model is loaded anew.
 GIVEN_UP = {"fork", "rank"}
 ERRORS = ("RuntimeError", "EngineFailed", "CapacityExceeded", "MemoryError", "SystemExit", "KeyboardInterrupt", "TwoArguments")
@@ -263,7 +264,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     points = "[llmasos.loaders]\nfaulty = made_failing\n[llmasos.schedulers]\nrestless = made_failing\n"
     (info / "entry_points.txt").write_text(points, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder / "site"))
+        put_first(patch, folder / "site")
         patch.setenv("LLMASOS_HOME", str(folder / "home"))
         patch.setenv("LLMASOS_TEST_FAULT", str(folder / "fault.json"))
         config = {

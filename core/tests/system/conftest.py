@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from core.tests.conftest import put_first
 
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import GROUPS
@@ -97,13 +97,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path, new_home: 
     new_home(home)
     path = tmp_path / "site"
     path.mkdir()
-    monkeypatch.syspath_prepend(str(path))
+    put_first(monkeypatch, path)
     before = set(sys.modules)
     yield Site(path)
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(path)):
             del sys.modules[name]
-    importlib.invalidate_caches()
 
 
 @pytest.fixture
