@@ -74,15 +74,23 @@ if "tempfile" in sys.modules:
 exec(job["code"])
 """
 
-#: What children import that describe components, read tokenizers, or serve a model of the reference engine or ONNX Runtime.
-WARM: Final = """
+#: Imports what a load on ONNX Runtime needs and a fork may take over, where it is installed; ONNX Runtime itself has threads.
+WARM_LOADING: Final = """
 import contextlib
-import importlib_metadata, numpy, packaging.requirements, tokenizers
+for name in (
+    "numpy", "psutil", "tokenizers", "onnx", "llmasos_decoder_kit.artifact", "llmasos_decoder_kit.kv_cache",
+    "llmasos_decoder_kit.onnx_operators", "llmasos_tokenizing.tokenizer_json",
+):
+    with contextlib.suppress(ImportError):
+        __import__(name)
+"""
+
+#: What children import that describe components, read tokenizers, or serve a model of the reference engine or ONNX Runtime.
+WARM: Final = f"""
+import importlib_metadata, packaging.requirements
 import llmasos.compose.replicas.local_child, llmasos.compose.replicas.worker, llmasos.system.descriptions
 import llmasos_hookspecs.testing, llmasos_isolation.child, llmasos_isolation.landlock, llmasos_isolation.seccomp
-with contextlib.suppress(ImportError):
-    import onnx
-"""
+{WARM_LOADING}"""
 
 
 #: Python's own, as tests have these children started in its place.

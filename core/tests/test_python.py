@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from core.tests.cli.fork_server import WARM_LLMASOS
 from core.tests.forked_children import ForkedChildren
 
 import llmasos
@@ -42,7 +43,7 @@ def program(tiny: Path, code: str) -> str:
 
 @pytest.fixture(scope="module")
 def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
-    with ForkedChildren(tmp_path_factory.mktemp("forking"), *FLAGS) as children:
+    with ForkedChildren(tmp_path_factory.mktemp("forking"), *FLAGS, warm=WARM_LLMASOS) as children:
         yield children
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from core.tests.forked_children import WARM_LOADING
+
 #: Imports what all jobs need. Then it reads one job a line from the socket, forks, and becomes the program in the child, which ends as one
 #: of its own does, but that its objects are not taken apart one by one: to write to all the memory that it shares with its parent would
 #: take five times as long as the fork. The parent answers with the child's process id, and, once it has ended, with its exit code.
@@ -66,18 +68,14 @@ os._exit(status)
 #: The command line.
 LLMASOS: Final = "from llmasos.cli import main; main()"
 
-#: Has one command of it fail, for what it imports and makes once a process, and imports what a loader needs and a fork may take over (ONNX
-#: Runtime has threads).
-WARM_LLMASOS: Final = """
+#: Has one command of it fail, for what it imports and makes once a process.
+WARM_LLMASOS: Final = f"""
 import contextlib, io
 from llmasos.cli import invoke
 
 with contextlib.redirect_stderr(io.StringIO()):
     invoke(["run", "x", "--model", "no such model", "--json"])
-for name in ("numpy", "psutil", "tokenizers", "onnx"):
-    with contextlib.suppress(ImportError):
-        __import__(name)
-"""
+{WARM_LOADING}"""
 
 #: The plugins may be others than a moment ago.
 RESCAN: Final = "from llmasos.system.discovery import registry; registry().rescan()\n"
