@@ -276,13 +276,13 @@ def close(pipeline: Pipeline) -> None:
 
 
 def pairs() -> Iterator[Any]:
-    """Every method with three of the errors, and every error with five of the methods; where all are tried, each with each. Half of them
-    are tried on each change: every method, every error, and each of ``CASES``."""
+    """Every method with three of the errors, and every error with five of the methods; where all are tried, each with each. A third
+    of them are tried on each change: every method, every error, and each of ``CASES``."""
     for place, method in enumerate(METHODS):
         for number, error in enumerate(RAISED):
             if ALL or (place + number) % 2 == 0:
                 turn = (number // 2 - place) % 3
-                yield pytest.param(method, error, marks=[] if ALL or not turn or (turn == 1 and place % 2) else [pytest.mark.long])
+                yield pytest.param(method, error, marks=[] if ALL or not turn else [pytest.mark.long])
 
 
 #: Methods whose stall is bounded by the same option, at the same moment, as that of another.

@@ -215,9 +215,9 @@ def test_an_answer_that_is_blocked_ends_there(guarded: Callable[..., Pipeline]) 
 
 #: What is said of each fault, and where it is planted on each change too.
 FAULTS = {
-    "raise": ("failed in {at}: KeyError: 'a hole in the fence'", ("check", "push", "end")),
+    "raise": ("failed in {at}: KeyError: 'a hole in the fence'", ("check", "push")),
     "exit": ("failed in {at}: SystemExit: 1", ("push",)),
-    "stall": (r"did not answer within 0\.5 seconds \(resources\.guard_timeout\), so its text did not pass", ("check", "end")),
+    "stall": (r"did not answer within 0\.5 seconds \(resources\.guard_timeout\), so its text did not pass", ("end",)),
     "number": ("returned an int from {at}", ("end",)),
 }
 

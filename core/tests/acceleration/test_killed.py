@@ -60,7 +60,11 @@ def start(folder: Path, accelerators: Any, moment: str, measure: bool) -> None:
     bench.run(["noise", "int8"], output=folder / "out", measure=measure)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+#: Moments at which as much is kept as at another.
+ALIKE = {"before the first stage is kept", "before the export"}
+
+
+@pytest.mark.parametrize("moment", [pytest.param(each, marks=[pytest.mark.long] * (each in ALIKE)) for each in MOMENTS])
 def test_killed_and_started_again(bench: Bench, moment: str) -> None:
     measure = moment == "while measuring"
     for _ in range(2):

@@ -34,7 +34,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize(("task", "kind"), [("classify", "jsonl"), ("grade", "csv")])
+@pytest.mark.parametrize(("task", "kind"), [("classify", "jsonl"), pytest.param("grade", "csv", marks=pytest.mark.long)])
 def test_a_killed_batch_loses_and_repeats_nothing(cli, model, tiny, task, kind):
     """kill -9 with rows on disk, rows on their way and rows to come: the next run computes those that are not on disk, and no other."""
     field, common = BATCHES[task]

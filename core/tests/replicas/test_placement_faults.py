@@ -33,8 +33,8 @@ INFO = EngineInfo(vocab_size=32, context_length=64, max_sequences=8, weight_byte
 NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
 #: Messages of either direction of a seat that a fault strikes: those of its start, and those of its first requests.
 MESSAGES = 10
-#: Those that ``make test`` tries: the start, and the first answers.
-FEW = (0, 1, 3, 5)
+#: Those that ``make test`` tries: the start, and one of the first answers.
+FEW = (0, 3)
 
 
 def answer(tokens: Sequence[int]) -> str:

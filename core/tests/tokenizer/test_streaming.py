@@ -122,7 +122,12 @@ SPELT = {"byte-level", "byte-level in a sequence", "metaspace", "metaspace witho
 SPELT |= {"byte fallback in nested sequences"}
 
 
-@pytest.fixture(scope="module", params=[*MADE, "sentencepiece", "sentencepiece that squeezes"])
+#: Those whose decoders come to the same as others'.
+ALIKE = {"byte-level in a sequence", "byte fallback in nested sequences", "metaspace without prefix"}
+NAMES = [*MADE, "sentencepiece", "sentencepiece that squeezes"]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.long] * (name in ALIKE)) for name in NAMES])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, FastTokenizer]:
     if request.param in MADE:
         return request.param, MADE[request.param]()

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import attrs
 from pluggy import HookspecOpts, PluginManager, PluginValidationError
@@ -208,8 +209,14 @@ def _import(entry: InstalledComponent) -> ModuleType:
         ) from error
 
 
+#: Of each module whose hooks were checked, for which kind and which they were: every pipeline loads its components anew.
+_CHECKED: Final[WeakKeyDictionary[ModuleType, tuple[str, dict[str, Any]]]] = WeakKeyDictionary()
+
+
 def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
     marked = {name: value for name, value in vars(module).items() if hasattr(value, f"{PROJECT}_impl")}
+    if _CHECKED.get(module) == (entry.kind, marked):
+        return
     for name, function in marked.items():
         if name not in _SPECIFIED:
             raise PluginError(
@@ -230,6 +237,7 @@ def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
     for needed in (("llmasos_component",), KINDS[entry.kind].hooks):
         if not any(name in marked for name in needed):
             raise PluginError(f"The {entry.label} does not implement {' or '.join(needed)}{_why_not(module, needed)}")
+    _CHECKED[module] = (entry.kind, marked)
 
 
 def _why_not(module: ModuleType, needed: tuple[str, ...]) -> str:
