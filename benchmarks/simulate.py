@@ -42,7 +42,7 @@ def simulate(job: tuple[str, str, int, int, int]) -> tuple[str, str, dict[str, A
     server = Server()
     rate = server.capacity(PROMPT, OUTPUT)
     columns = traffic(
-        requests=max(1000, int(requests * share)),
+        requests=max(300, int(requests * share)),
         tenants=tenants,
         rate=load * rate,
         flood_rate=flood * rate,

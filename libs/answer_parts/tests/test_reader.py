@@ -146,8 +146,13 @@ def cuts(text: str) -> list[list[str]]:
     return [[text], list(text), *([text[:place], text[place:]] for place in range(1, len(text)))]
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize(
+    ("name", "thinking"),
+    [
+        *((name, False) for name in CASES),
+        *(pytest.param(name, True, marks=[pytest.mark.long] * (place % 4 > 0)) for place, name in enumerate(CASES)),
+    ],
+)
 def test_parts_are_the_same_for_every_cut(name: str, thinking: bool) -> None:
     form, text, (_, content, calls) = CASES[name]
     if thinking:

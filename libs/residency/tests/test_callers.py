@@ -32,7 +32,7 @@ def working() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("llmasos-residency")]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(seed=st.integers(0, 2**32), limit=st.integers(100, 200), surprise=st.booleans(), faults=st.booleans())
 def test_random_use_by_tasks_and_threads_that_leave_at_random(harness: Any, seed: int, limit: int, surprise: bool, faults: bool) -> None:
     """Never over budget, no leased model unloaded, nobody waits for ever, and what was given up holds nothing."""

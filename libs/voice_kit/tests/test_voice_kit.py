@@ -128,7 +128,7 @@ def test_a_tone_keeps_its_pitch_and_its_loudness(source: int, target: int) -> No
         assert np.abs(high)[200:-200].max() < 0.02
 
 
-@settings(max_examples=40, deadline=None, database=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None, database=None)
 @given(st.lists(st.integers(0, 3999), max_size=6), st.sampled_from([(22050, 16000), (8000, 22050), (16000, 16000)]))
 def test_however_a_recording_is_cut_it_is_the_same(cuts: list[int], rates: tuple[int, int]) -> None:
     """Sample by sample."""
