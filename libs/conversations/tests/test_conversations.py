@@ -7,8 +7,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -195,9 +193,9 @@ for n in range(20):
 """
 
 
-def test_turns_added_at_the_same_time_are_all_kept(store: ConversationStore) -> None:
+def test_turns_added_at_the_same_time_are_all_kept(store: ConversationStore, forked_children: Any) -> None:
     """By another process and by threads of this one, which also make the file together."""
-    other = subprocess.Popen([sys.executable, "-c", WRITER, str(store.path.parent), "0"])
+    other = forked_children.python(WRITER, store.path.parent, "0")
 
     def add(n: int) -> None:
         for each in range(20):
@@ -208,7 +206,8 @@ def test_turns_added_at_the_same_time_are_all_kept(store: ConversationStore) -> 
         thread.start()
     for thread in threads:
         thread.join()
-    assert other.wait(60) == 0
+    other.communicate(timeout=60)
+    assert other.returncode == 0
     said = [message["content"] for message in store.load("talk").messages]
     assert sorted(said) == sorted(f"{n}.{each}" for n in range(3) for each in range(20))
     assert [each for each in said if each.startswith("1.")] == [f"1.{each}" for each in range(20)]

@@ -31,7 +31,7 @@ def simulate() -> Any:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_request_is_served_once_at_scale(simulate: Any, name: str) -> None:
-    """Hundreds of requests of tens of tenants (`make test-long`: thousands of hundreds) pass through each policy; the run itself checks that none is lost."""
+    """Hundreds of requests pass through each policy, with `make test-long` thousands; the run itself checks that none is lost."""
     requests = 3000 if LONG else 500
     _, _, figures = simulate.simulate(("busy", name, requests, requests // 10, 1))
     assert figures["requests"] == requests

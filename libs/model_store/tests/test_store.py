@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,9 +157,8 @@ print(Store(Path(sys.argv[1])).add("a", fill, source="x"))
 """
 
 
-def test_of_two_processes_at_once_one_fills_and_both_find_one_good_copy(store, tmp_path):
-    command = [sys.executable, "-c", WRITER, str(store.root), str(tmp_path / "log")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+def test_of_three_processes_at_once_one_fills_and_all_find_one_good_copy(store, tmp_path, forked_children):
+    running = [forked_children.python(WRITER, store.root, tmp_path / "log") for _ in range(3)]
     answers = {process.communicate(timeout=120)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
     assert answers == {f"{store.find('a')}\n"}
@@ -218,10 +216,10 @@ while code:
 """
 
 
-def test_killed_at_any_moment_it_leaves_no_half_entry_and_the_next_run_finishes(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "store")], capture_output=True, text=True, check=False)
-    *killed, finished = map(int, done.stdout.split())
-    assert set(killed) == {-signal.SIGKILL}, done.stderr
+def test_killed_at_any_moment_it_leaves_no_half_entry_and_the_next_run_finishes(tmp_path, forked_children):
+    said, _ = forked_children.python(KILLED, tmp_path / "store").communicate(timeout=120)
+    *killed, finished = map(int, said.split())
+    assert set(killed) == {-signal.SIGKILL}
     assert finished == 0
     assert len(killed) >= 10
     for moment in range(1, len(killed) + 2):
