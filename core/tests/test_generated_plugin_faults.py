@@ -286,7 +286,7 @@ def pairs() -> Iterator[Any]:
 
 
 #: Methods whose stall is bounded by the same option, at the same moment, as that of another.
-ALIKE = {"takes", "plan", "llmasos_create_task"}
+ALIKE = {"takes", "plan", "llmasos_create_task", "llmasos_create_scheduler"}
 
 
 @pytest.mark.parametrize(("method", "error"), list(pairs()))

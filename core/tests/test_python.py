@@ -6,11 +6,10 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from core.tests.cli.fork_server import WARM_LLMASOS
 from core.tests.forked_children import ForkedChildren
 
 import llmasos
@@ -30,32 +29,25 @@ def model(tiny: Path):
         yield found
 
 
-FLAGS = ("-X", "dev", "-W", "ignore::DeprecationWarning")
 Process = Callable[[str], subprocess.CompletedProcess[str]]
 
 
 def program(tiny: Path, code: str) -> str:
-    """A program that has a loaded model in ``model``."""
+    """A program that has a loaded model in ``model``, and says what it leaves open."""
     load = f"llmasos.load_model({str(tiny)!r}, loader='onnx', threads=1)"
-    head = f"import asyncio, llmasos, multiprocessing, os, sys, threading\nif __name__ == '__main__':\n    model = {load}\n"
-    return head + textwrap.dedent(code)
-
-
-@pytest.fixture(scope="module")
-def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
-    with ForkedChildren(tmp_path_factory.mktemp("forking"), *FLAGS, warm=WARM_LLMASOS) as children:
-        yield children
+    warned = "import warnings\nwarnings.simplefilter('default', ResourceWarning)\n"
+    return f"{warned}import asyncio, llmasos, multiprocessing, os, sys, threading\nmodel = {load}\n{textwrap.dedent(code)}"
 
 
 @pytest.fixture
-def process(tiny: Path, forking: ForkedChildren, tmp_path: Path) -> Process:
+def process(tiny: Path, children: ForkedChildren, tmp_path: Path) -> Process:
     """Runs a program as a fork of an interpreter that has imported what it does; it ends as any does."""
 
     def run(code: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *FLAGS, "-c", program(tiny, code)]
+        command = [sys.executable, "-I", "-c", program(tiny, code)]
         out, err = tmp_path / "out", tmp_path / "err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            child = forking.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            child = children.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
         try:
             return subprocess.CompletedProcess(command, child.wait(120), out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
         finally:

@@ -54,9 +54,14 @@ def error(got: Any, want: Any) -> float:
 TOKENS: Final = [int(token) for token in np.random.default_rng(0).integers(3, 131, 64)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes"), FAMILY_CASES, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain"
-)
+#: Each family in its plain form, which is long where another form is tried too.
+FORMS: Final = [
+    pytest.param(kind, changes, marks=[pytest.mark.long] * (not changes and [each for each, _ in FAMILY_CASES].count(kind) > 1))
+    for kind, changes in FAMILY_CASES
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), FORMS, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain")
 def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: dict[str, Any]) -> None:
     """Logits over the whole context, in one piece and in chunks, and the names and shapes of all tensors."""
     made = Made(kind, changes)

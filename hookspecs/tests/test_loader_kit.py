@@ -475,6 +475,7 @@ def test_a_loader_that_keeps_files_may_refuse_sealed_models(run_conformance: Cal
     assert outcomes.passed
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_defect_fails_few_tests(run_conformance: Callable[..., Any]) -> None:
     """A failure says where the defect is: a fork that shares its cache fails the fork test alone."""

@@ -227,7 +227,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("source", [policy(), FAIR], ids=["fifo", "fair"])
+@pytest.mark.parametrize("source", [pytest.param(policy(), id="fifo", marks=pytest.mark.long), pytest.param(FAIR, id="fair")])
 def test_a_right_policy_passes(run_conformance: Callable[..., Any], source: str) -> None:
     """First come first served, and a fair policy that preempts and sheds load, pass every standard test."""
     outcomes = run_conformance("SchedulerConformance", source)

@@ -1,5 +1,5 @@
-"""Replicas as forks of a process that has imported what they need. How the placement starts them by itself is tested in
-``test_local_placement.py``, and where a program that is a process of its own has replicas."""
+"""Replicas as forks of a process that has imported what they need. The placement starts interpreters where
+what they import is tested, in a program that is a process of its own, and with ``make test-long`` in the kit of placements."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from llmasos.compose.replicas import local
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forked_replicas(request: pytest.FixtureRequest, forked_children: ForkedChildren) -> Iterator[None]:
+def forked_replicas(forked_children: ForkedChildren) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        if sys.platform == "linux" and request.path.name != "test_local_placement.py":
+        if sys.platform == "linux":
             patch.setattr(local, "subprocess", forked_children)
         yield

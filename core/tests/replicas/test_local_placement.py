@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
+import subprocess
 
 import pytest
-from core.tests.forked_children import ForkedChildren
 
 from llmasos.compose.replicas import local
 from llmasos.compose.replicas.local import LocalPlacement
@@ -15,19 +14,18 @@ from llmasos_hookspecs.testing import PlacementConformance
 
 
 class TestConformance(PlacementConformance):
-    """On each change with forks in the place of its interpreters, but for the test of cores below."""
+    """On each change with forks in the place of its interpreters, as all of core's tests of replicas."""
 
     module = "llmasos.compose.replicas.local"
-
-    @pytest.fixture(autouse=True)
-    def forks(self, forked_children: ForkedChildren, monkeypatch: pytest.MonkeyPatch) -> None:
-        if sys.platform == "linux":
-            monkeypatch.setattr(local, "subprocess", forked_children)
 
 
 @pytest.mark.long
 class TestInterpreters(PlacementConformance):
     module = "llmasos.compose.replicas.local"
+
+    @pytest.fixture(autouse=True)
+    def interpreters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(local, "subprocess", subprocess)
 
 
 def test_seats_have_the_cores_of_their_number() -> None:

@@ -40,8 +40,14 @@ def texts(allowed: tuple[int, ...], stop: str, length: int) -> list[tuple[int, .
     return [text for text in every if over(text) and not any(over(text[:end]) for end in range(1, len(text)))]
 
 
-@pytest.mark.parametrize("length_penalty", [1.0, 0.0, 3.0, -1.0])
-@pytest.mark.parametrize(("ending", "stop"), [(False, ""), (False, "m"), (False, "Hm"), (True, ""), (True, "#m")])
+@pytest.mark.parametrize(
+    ("ending", "stop", "length_penalty"),
+    [
+        pytest.param(ending, stop, penalty, marks=[pytest.mark.long] * (penalty != 1.0 and (ending, stop) != (True, "#m")))
+        for ending, stop in [(False, ""), (False, "m"), (False, "Hm"), (True, ""), (True, "#m")]
+        for penalty in (1.0, 0.0, 3.0, -1.0)
+    ],
+)
 def test_the_best_of_all_texts_is_found(
     make_loop: Any, hash_engine: Any, request_of: Any, length_penalty: float, ending: bool, stop: str
 ) -> None:
