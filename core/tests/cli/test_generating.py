@@ -53,7 +53,7 @@ def test_logprobs_and_guessing_ahead(here, model):
     assert ahead["tokens"] == plain["tokens"]
 
 
-def test_a_task_over_a_file_resumes(cli, model):
+def test_a_task_over_a_file_resumes(cli, here, model):
     """Each row is answered once over two runs; refused rows are told by the exit code."""
     rows, output = cli.folder / "rows.jsonl", cli.folder / "out.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"row {n}"}) + "\n" for n in range(6)))
@@ -63,20 +63,20 @@ def test_a_task_over_a_file_resumes(cli, model):
     assert re.search(r"6 rows in [\d.]+ s, [\d.]+ rows/s; see .*out\.jsonl\.", first.stderr)
     lines = output.read_text().splitlines()
     output.write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])  # as a kill leaves it
-    again = json.loads(cli(*arguments, "--json").stdout)
+    again = json.loads(here(*arguments, "--json").stdout)
     assert (again["done"], again["skipped"], again["rows"], again["errors"]) == (2, 4, 6, 0)
     assert output.read_text().splitlines() == lines
     rows.write_text(rows.read_text() + '{"nonsense": 1}\n')
-    refused = cli(*arguments)
+    refused = here(*arguments)
     assert refused.returncode == 1
     assert "1 were refused" in refused.stderr
 
 
-def test_tasks_are_listed_and_explain_their_inputs(cli, model):
+def test_tasks_are_listed_and_explain_their_inputs(here, model):
     """``tasks`` lists them, ``task NAME --help`` their inputs."""
-    assert "translate" in {each["task"] for each in json.loads(cli("tasks", "--json").stdout)}
-    assert "max_new_tokens" in cli("task", "generate", *model, "--help").stdout
-    assert json.loads(cli("task", "generate", *model, "--prompt", "x", "--max-new-tokens", "3", "--json").stdout)["new_tokens"] == 3
+    assert "translate" in {each["task"] for each in json.loads(here("tasks", "--json").stdout)}
+    assert "max_new_tokens" in here("task", "generate", *model, "--help").stdout
+    assert json.loads(here("task", "generate", *model, "--prompt", "x", "--max-new-tokens", "3", "--json").stdout)["new_tokens"] == 3
 
 
 BAD = [

@@ -25,8 +25,8 @@ def test_a_model_becomes_a_gguf_file_that_is_the_same_model(cli: Any, tiny: Path
     assert found.tokenizer().encode(text) == source.tokenizer().encode(text)
 
 
-def test_json_says_what_was_written(cli: Any, tiny: Path) -> None:
-    done = cli("models", "export", tiny, "-o", "x.gguf", "--json")
+def test_json_says_what_was_written(cli: Any, here: Any, tiny: Path) -> None:
+    done = here("models", "export", tiny, "-o", "x.gguf", "--json")
     said = json.loads(done.stdout)
     assert (said["path"], said["format"]) == ("x.gguf", "gguf")
     facts = said["facts"]
@@ -35,25 +35,25 @@ def test_json_says_what_was_written(cli: Any, tiny: Path) -> None:
     assert facts["tensors"]["Q8_0"] > 0
 
 
-def test_a_file_that_exists_is_kept_without_force(cli: Any, tiny: Path) -> None:
+def test_a_file_that_exists_is_kept_without_force(cli: Any, here: Any, tiny: Path) -> None:
     (cli.folder / "x.gguf").write_text("mine")
-    done = cli("models", "export", tiny, "-o", "x.gguf")
+    done = here("models", "export", tiny, "-o", "x.gguf")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: x.gguf exists already; name another output, or give --force (force=True) to replace it.\n"
     assert (cli.folder / "x.gguf").read_text() == "mine"
-    assert cli("models", "export", tiny, "-o", "x.gguf", "--force").returncode == 0
+    assert here("models", "export", tiny, "-o", "x.gguf", "--force").returncode == 0
     assert open_model(cli.folder / "x.gguf").format == "gguf"
 
 
-def test_an_unknown_type_is_one_sentence_before_anything_is_fetched(cli: Any) -> None:
-    done = cli("models", "export", "no-such-model", "--gguf", "q3_k", "-o", "x.gguf")
+def test_an_unknown_type_is_one_sentence_before_anything_is_fetched(here: Any) -> None:
+    done = here("models", "export", "no-such-model", "--gguf", "q3_k", "-o", "x.gguf")
     assert done.returncode == 2
     assert done.stderr.startswith('Error: --gguf.type is "q3_k", which is not accepted: there is no GGUF type')
     assert "those that are: f32, f16, bf16" in done.stderr
 
 
-def test_help_names_the_types(cli: Any) -> None:
-    done = cli("models", "export", "--help")
+def test_help_names_the_types(here: Any) -> None:
+    done = here("models", "export", "--help")
     assert all(word in done.stdout for word in ("--gguf", "--output", "--force", "--json", "q4_k", "bf16"))
 
 

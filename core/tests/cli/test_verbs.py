@@ -22,24 +22,24 @@ VERBS = [
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_every_verb_answers_in_json(cli, verb):
+def test_every_verb_answers_in_json(here, verb):
     """One JSON value on standard output and nothing else."""
-    done = cli(*verb, "--json")
+    done = here(*verb, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     json.loads(done.stdout)
 
 
-def test_models_are_pulled_shown_and_told_with_what_uses_them(cli, tiny):
+def test_models_are_pulled_shown_and_told_with_what_uses_them(here, tiny):
     """A folder needs no fetching; an alias for it runs, and is listed."""
-    pulled = json.loads(cli("models", "pull", tiny, "--json").stdout)
+    pulled = json.loads(here("models", "pull", tiny, "--json").stdout)
     assert pulled["path"] == str(tiny)
-    shown = json.loads(cli("models", "show", tiny, "--json").stdout)
+    shown = json.loads(here("models", "show", tiny, "--json").stdout)
     assert (shown["format"], shown["config"]["model_type"]) == ("huggingface", "llama")
-    assert cli("models", "alias", "little", tiny).returncode == 0
-    assert cli("run", "x", "--model", "little", "--loader", "onnx", "-n", "2").returncode == 0
-    assert {"name": "little", "target": str(tiny), "builtin": False} in json.loads(cli("models", "list", "--json").stdout)["aliases"]
-    assert cli("models", "alias", "little", "--remove").returncode == 0
-    missing = cli("models", "remove", "little")
+    assert here("models", "alias", "little", tiny).returncode == 0
+    assert here("run", "x", "--model", "little", "--loader", "onnx", "-n", "2").returncode == 0
+    assert {"name": "little", "target": str(tiny), "builtin": False} in json.loads(here("models", "list", "--json").stdout)["aliases"]
+    assert here("models", "alias", "little", "--remove").returncode == 0
+    missing = here("models", "remove", "little")
     assert missing.returncode in (1, 2)
     assert missing.stderr.count("\n") == 1
 
@@ -62,13 +62,13 @@ def test_the_shell_completes_names(cli):
     assert completed("plugins check --ex") == ["--example"]
 
 
-def test_layers_of_config_are_told_apart(cli, tiny):
+def test_layers_of_config_are_told_apart(cli, here, tiny):
     """``config show --origin`` says which file, variable or option set each value."""
     (cli.folder / "llmasos.toml").write_text('[scheduler]\nmax_sequences = 3\n[loader]\nuse = "onnx"\n')
-    found = {each["path"]: each for each in json.loads(cli("config", "show", "--origin", "--set", "seed=7", "--json").stdout)}
+    found = {each["path"]: each for each in json.loads(here("config", "show", "--origin", "--set", "seed=7", "--json").stdout)}
     assert "llmasos.toml" in found["scheduler.max_sequences"]["origin"]
     assert "--set" in found["seed"]["origin"]
     (cli.folder / "llmasos.toml").write_text("[schedular]\nuse = 'fifo'\n")
-    broken = cli("config", "check")
+    broken = here("config", "check")
     assert broken.returncode == 2
     assert 'did you mean "scheduler"' in broken.stderr
