@@ -124,7 +124,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_home: Callable[[Pat
 @pytest.fixture(scope="session")
 def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildren]:
     """Starts programs that go on beside a test, as forks of a process that has imported the command line."""
-    with ForkedChildren(tmp_path_factory.mktemp("children"), warm=WARM_LLMASOS) as found:
+    with ForkedChildren(tmp_path_factory.mktemp("children"), warm=WARM_LLMASOS, watched=True) as found:
         yield found
 
 

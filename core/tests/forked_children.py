@@ -18,8 +18,9 @@ from typing import IO, Any, Final
 
 #: Forks for each job that comes in, and becomes its program in the child. With a job come descriptors: of a pipe for the child's process id
 #: and, once it has ended, its exit code; of its three streams; and of what its arguments name by numbers, which are others in the child.
+#: A child whose end is not watched leaves its objects as they are: to take them apart, it would write to all the memory that it shares.
 PROGRAM: Final = """
-import gc, json, os, select, signal, socket, sys
+import atexit, gc, json, os, select, signal, socket, sys, threading
 
 exec(sys.argv[2], {"__name__": "warm"})
 gc.collect()
@@ -71,7 +72,24 @@ os.chdir(job["folder"])
 sys.argv = ["-c", *job["arguments"]]
 if "tempfile" in sys.modules:
     sys.modules["tempfile"].tempdir = None  # of another environment
-exec(job["code"])
+if job["watched"]:
+    exec(job["code"])
+    sys.exit()
+ended = None
+try:
+    exec(job["code"])
+except SystemExit as stop:
+    ended = stop.code
+if ended is not None and not isinstance(ended, int):
+    sys.exit(ended)
+threading._shutdown()
+atexit._run_exitfuncs()
+for stream in (sys.stdout, sys.stderr):
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        ended = 120
+os._exit(ended or 0)
 """
 
 #: Imports what a load on ONNX Runtime needs and a fork may take over, where it is installed; ONNX Runtime itself has threads.
@@ -157,6 +175,7 @@ class ForkedChildren:
         root: a working folder for the process that forks, which is started for the first child.
         flags: those of the interpreter in the commands. The process that forks has them too, but ``-I``.
         warm: the code whose imports they share.
+        watched: whether tests look at how they end, which is then as that of any interpreter.
     """
 
     DEVNULL: Final = subprocess.DEVNULL
@@ -164,8 +183,9 @@ class ForkedChildren:
     STDOUT: Final = subprocess.STDOUT
     TimeoutExpired: Final = subprocess.TimeoutExpired
 
-    def __init__(self, root: Path, *flags: str, warm: str = WARM) -> None:
+    def __init__(self, root: Path, *flags: str, warm: str = WARM, watched: bool = False) -> None:
         self._root: Final = root
+        self._watched: Final = watched
         self._warm: Final = warm
         self._head: Final = [sys.executable, *(flags or ("-I",))]
         self._starting: Final = threading.Lock()
@@ -208,6 +228,7 @@ class ForkedChildren:
             "descriptors": list(pass_fds),
             "folder": cwd or os.getcwd(),
             "env": dict(os.environ if env is None else env),
+            "watched": self._watched,
         }
         mine, told = os.pipe()
         nowhere = os.open(os.devnull, os.O_RDWR)

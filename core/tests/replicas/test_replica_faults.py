@@ -159,8 +159,9 @@ def test_a_loader_that_fails_in_its_replica_is_one_sentence(faulty: Callable[...
         pytest.param("open", "exit", marks=pytest.mark.long),
         ("open", "stall"),
         ("step", "two arguments"),
-        ("step", "exit"),
-        pytest.param("step", "stall", marks=pytest.mark.long),  # test_replica_generated_faults.py has it
+        # test_replica_generated_faults.py has them.
+        pytest.param("step", "exit", marks=pytest.mark.long),
+        pytest.param("step", "stall", marks=pytest.mark.long),
     ],
 )
 def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callable[..., Pipeline], fault: str, at: str) -> None:
