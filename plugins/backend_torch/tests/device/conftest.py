@@ -159,10 +159,16 @@ def _wrap(value: Any) -> Any:
 
 
 def _map(change: Any, values: Any) -> Any:
-    return tree_map(change, values)
+    """torch's ``tree_map``, several times as fast for plain collections, which nearly all arguments are."""
+    kind = type(values)
+    if kind is tuple or kind is list:
+        return kind([_map(change, value) for value in values])
+    if kind is dict:
+        return {key: _map(change, value) for key, value in values.items()}
+    return tree_map(change, values) if isinstance(values, tuple | list | dict) else change(values)
 
 
 def _tensors(values: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    tree_map(lambda value: found.append(value) if isinstance(value, Tensor) else None, values)
+    _map(lambda value: found.append(value) if isinstance(value, Tensor) else None, values)
     return found

@@ -131,10 +131,10 @@ def test_what_crosses_in_a_decode_step(recorded: bool, saved: Saved, fused_engin
 def test_drawing(saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """Draws of every kind are made on the device, of whose logits none leaves it."""
     made = fused_engine(saved("llama")[1], Recorder(traffic), device=traffic.device)
-    slots = [made.open() for _ in range(3)]
+    slots = [made.open() for _ in range(6)]
     draws = list(example_draws(160))
-    for place in range(0, len(draws), 3):
-        some = draws[place : place + 3]
+    for place in range(0, len(draws), 6):
+        some = draws[place : place + 6]
         prompts = [Row(slot, [3 + place, 4, 5], 0) for slot, _ in zip(slots, some, strict=False)]
         logits = [np.array(found[0]) for found in made.step(prompts)]
         for row in prompts:

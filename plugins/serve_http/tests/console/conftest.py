@@ -70,6 +70,5 @@ def page(driver: Any, runtime: ScriptedRuntime) -> Iterator[Callable[..., Page]]
         return Page(driver, made[-1].endpoints[0].url)
 
     yield opened
-    driver.get("about:blank")
     for server in made:
         server.stop()
