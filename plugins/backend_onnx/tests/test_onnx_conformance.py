@@ -58,6 +58,7 @@ class TestInexactDrafts(LoaderConformance):
     cases = ("llama",)
 
 
+@pytest.mark.long  # test_families.py computes both in pieces and batches, and the kit above what engines share
 class TestTraits(LoaderConformance):
     """Decoders beyond the plain form on every path: windows and capped scores, and layers that are computed side by side."""
 

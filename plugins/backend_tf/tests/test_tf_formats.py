@@ -86,6 +86,7 @@ def saved_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long  # test_tf_trials.py and test_tf_cached.py compute several, and those of each form
 class TestSavedModel(LoaderConformance):
     """A SavedModel without a cache keeps the whole engine contract."""
 

@@ -182,7 +182,7 @@ def test_beams_after_a_forced_token_equal_generate(made: Callable[[str], Made], 
         (folder / "generation_config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("name", ["t5", "marian", *(pytest.param(name, marks=pytest.mark.long) for name in ("bart", "m2m_100"))])
+@pytest.mark.parametrize("name", ["t5", *(pytest.param(name, marks=pytest.mark.long) for name in ("marian", "bart", "m2m_100"))])
 def test_sources_of_mixed_lengths_in_one_batch_equal_each_alone(name: str, running: Callable[..., Any]) -> None:
     """Sources of 1 to 60 tokens at once, and one after the other without a prefix cache between them."""
     count = 24 if LONG else 8

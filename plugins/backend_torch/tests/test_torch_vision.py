@@ -138,7 +138,7 @@ def rows_of(slot: int, tokens: list[int], placed: tuple[PlacedMedia, ...], start
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [(30, 150), (16, 16), *(pytest.param(size, marks=pytest.mark.long) for size in ((150, 30), (9, 40)))])
+@pytest.mark.parametrize("size", [(30, 150), *(pytest.param(size, marks=pytest.mark.long) for size in ((16, 16), (150, 30), (9, 40)))])
 def test_logits_equal_those_of_transformers_wherever_an_image_is_cut(
     kind: str, size: tuple[int, int], made: Callable[[str], Any], load_engine: Callable[..., Engine]
 ) -> None:

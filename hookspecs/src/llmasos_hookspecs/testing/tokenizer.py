@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -64,6 +65,9 @@ class ByteTokenizer:
         return tokens
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
+        tokens = list(tokens)
+        with contextlib.suppress(ValueError):  # of bytes alone, which most are
+            return bytes(tokens).decode(errors="replace")
         spelling = _PLAIN if skip_special else _ALL
         return b"".join([spelling.get(token, b"") for token in tokens]).decode(errors="replace")
 

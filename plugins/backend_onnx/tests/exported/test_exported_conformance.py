@@ -32,6 +32,7 @@ class TestGrowing(Exported):
     """Keys and values that come back grown, batched by padding."""
 
 
+@pytest.mark.long  # test_exported_logits.py has its logits in pieces and beside others
 class TestInPlace(Exported):
     """GroupQueryAttention over a shared buffer, from a folder for onnxruntime-genai."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,6 +35,7 @@ class CanaryStream:
     def __init__(self, word: str, falls: Sequence[int]) -> None:
         self._word: Final = word
         self._falls: Final = falls
+        self._first: Final = re.compile(re.escape(word[:1]) or r"\Z", re.IGNORECASE)
         self._kept = ""  # from the first character that matches
         self._places: list[int] = []  # of the characters that match, in what is kept
         self._gap = 0
@@ -41,9 +43,19 @@ class CanaryStream:
     def push(self, piece: str) -> str | Block:
         """What may be shown now."""
         released: list[str] = []
-        for character in piece:
+        at = 0
+        while at < len(piece):
+            if not self._places:  # then nothing is kept, and nothing is before the canary's first character
+                found = self._first.search(piece, at)
+                begin = len(piece) if found is None else found.start()
+                released.append(piece[at:begin])
+                if begin == len(piece):
+                    break
+                at = begin
+            character = piece[at]
+            at += 1
             self._kept += character
-            if self._word and character.isalnum():
+            if character.isalnum():
                 self._match(character.lower())
             else:
                 self._gap += 1
@@ -54,7 +66,7 @@ class CanaryStream:
                 released.append(self._kept[:first])
                 self._kept = self._kept[first:]
                 self._places = [place - first for place in self._places]
-            if self._word and len(self._places) == len(self._word):
+            if len(self._places) == len(self._word):
                 return Block("it holds the canary of the system prompt", "".join(released))
         return "".join(released)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -31,6 +32,9 @@ EVERYDAY: Final = (
     "我们下个星期再见。",
     "一共有十二页。",
 )
+
+#: Signs of East Asia.
+_SIGNS: Final = re.compile("[\u2e80-\U0010ffff]+")
 
 
 class NearnessJudge:
@@ -71,4 +75,4 @@ def is_chinese(text: str) -> bool:
     """Whether a third of the characters or more are signs of East Asia."""
     if text.isascii():
         return not text
-    return 3 * sum(letter >= "\u2e80" for letter in text) >= len(text)
+    return 3 * (len(text) - len(_SIGNS.sub("", text))) >= len(text)
