@@ -32,6 +32,9 @@ _UNREACHABLE: Final = re.compile(
     r"after connection broken|Could not fetch URL|Temporary failure in name resolution|ConnectionError|ReadTimeout"
 )
 
+#: What a requirement begins with.
+_NAME: Final = re.compile(r"\s*([A-Za-z0-9][\w.-]*)")
+
 
 @attrs.frozen(kw_only=True)
 class Change:
@@ -122,15 +125,18 @@ def uninstall(names: Iterable[str]) -> None:
 
 def dependants(name: str) -> tuple[str, ...]:
     """Installed distributions that require the one of that name, extras aside."""
-    found = set()
+    found, asked = set(), canonicalize_name(name)
     for distribution in importlib.metadata.distributions():
         for text in distribution.requires or ():
+            word = _NAME.match(text)  # to read each requirement whole takes longer than all else that is done here
+            if word is not None and canonicalize_name(word[1]) != asked:
+                continue
             try:
                 requirement = Requirement(text)
             except InvalidRequirement:
                 continue
             wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-            if wanted and canonicalize_name(requirement.name) == canonicalize_name(name):
+            if wanted and canonicalize_name(requirement.name) == asked:
                 found.add(distribution.metadata["Name"])
     return tuple(sorted(found))
 
