@@ -184,9 +184,10 @@ def check_that_it_goes_on(teacher: TinyCheckpoint, student: TinyCheckpoint, root
 
 def test_interrupted_and_started_again_ends_with_the_same_bits(tmp_path: Path) -> None:
     teacher, student = teacher_and_student("qwen2")
+    options = {**QUICK, "steps": 18}
     with pytest.raises(KeyboardInterrupt):
-        llmasos_accelerate(student, tmp_path / "out", Options(**QUICK), Interrupted(root=tmp_path, base=teacher))
-    check_that_it_goes_on(teacher, student, tmp_path, QUICK)
+        llmasos_accelerate(student, tmp_path / "out", Options(**options), Interrupted(root=tmp_path, base=teacher))
+    check_that_it_goes_on(teacher, student, tmp_path, options)
 
 
 @pytest.mark.long
@@ -212,19 +213,20 @@ def test_killed_and_started_again_ends_with_the_same_bits(tmp_path: Path, case: 
 def test_a_torn_save_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that cannot be read is as good as none."""
     teacher, student = teacher_and_student()
-    unbroken, _ = run(teacher, student, tmp_path)
+    options = {**QUICK, "steps": 12}
+    unbroken, _ = run(teacher, student, tmp_path, **options)
     (tmp_path / "out").rename(tmp_path / "first")
     torn: list[Path] = []
 
     def tear(root: Path) -> RunFolder:
         folder = RunFolder(root)
-        (root / "step-20").mkdir()
-        (root / "step-20" / "progress.json").write_text('{"step": 20')
+        (root / "step-10").mkdir()
+        (root / "step-10" / "progress.json").write_text('{"step": 10')
         torn.append(root)
         return folder
 
     monkeypatch.setattr(stage, "RunFolder", tear)
-    result = llmasos_accelerate(student, tmp_path / "out", Options(**QUICK), SandboxContext(root=tmp_path, base=teacher))
+    result = llmasos_accelerate(student, tmp_path / "out", Options(**options), SandboxContext(root=tmp_path, base=teacher))
     again = read_folder(result.path)
     assert torn
     assert all((again.tensor(name) == unbroken.tensor(name)).all() for name in student.names())
@@ -265,7 +267,7 @@ def test_a_student_without_a_teacher_is_told(tmp_path: Path) -> None:
 def test_a_named_teacher_is_loaded(tmp_path: Path) -> None:
     teacher, student = teacher_and_student()
     teacher.write(tmp_path / "teacher")
-    _, result = run(student, student, tmp_path, teacher=str(tmp_path / "teacher"))
+    _, result = run(student, student, tmp_path, teacher=str(tmp_path / "teacher"), steps=12)
     assert result.report["held_out_after"] < result.report["held_out_before"]
 
 

@@ -78,8 +78,10 @@ def nodes() -> Iterator[Nodes]:
         # It tells others of this cluster in a folder that a machine new to Ray has not, and whose readers are not ours.
         patch.setattr("ray._private.utils.write_ray_address", lambda *_: None)
         patch.setattr("ray._private.node.time", slow)  # Ray gives a process 30 seconds to start: too few on a busy machine
+        # Its pages, which none looks at, have a process that imports all of Ray, as the one has that would add machines.
+        patch.setattr("ray._private.node.Node.start_api_server", lambda *_, **__: None)
         head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "node_name": "head", "temp_dir": folder}
-        cluster = Cluster(initialize_head=True, head_node_args={**head, "include_log_monitor": False})
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "include_log_monitor": False, "no_monitor": True})
         try:
             patch.setenv("RAY_ADDRESS", cluster.address)
             made = Nodes(cluster, cluster.address)
