@@ -127,7 +127,15 @@ def test_a_family_equals_transformers(kind: str, changes: dict[str, Any], start:
     assert made.continues(greedy(engine))
 
 
-@pytest.mark.parametrize(("kind", "rope"), ROPE_CASES, ids=lambda value: value if isinstance(value, str) else value["rope_type"])
+#: Those that another family shows, with all that it may be told.
+_ROPES_ELSEWHERE: Final = (("qwen3", "yarn"), ("llama", "longrope"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rope"),
+    [pytest.param(kind, rope, marks=pytest.mark.long if (kind, rope["rope_type"]) in _ROPES_ELSEWHERE else ()) for kind, rope in ROPE_CASES],
+    ids=lambda value: value if isinstance(value, str) else value["rope_type"],
+)
 def test_a_scaled_rope_equals_transformers(kind: str, rope: dict[str, Any], start: Start) -> None:
     """On both sides of the context that the model was first trained for, whichever way a sequence came there.
 

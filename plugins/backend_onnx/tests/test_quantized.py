@@ -169,7 +169,7 @@ _OPTIONS = [{}, *({"prefill_activations": each} for each in ("fp32", "int16", "i
 @pytest.mark.parametrize(
     ("kernels", "form", "options"),
     [
-        pytest.param(kernels, form, options, marks=pytest.mark.long if kernels == "onnx" and (form == "q8_0" or len(options) == 1) else ())
+        pytest.param(kernels, form, options, marks=pytest.mark.long if options and (kernels, form) != ("auto", "q4_1") else ())
         for kernels in ("auto", "onnx")
         for form in (None, "q4_1", "q8_0")
         for options in _OPTIONS

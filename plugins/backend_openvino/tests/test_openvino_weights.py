@@ -163,9 +163,8 @@ def test_bfloat16_keeps_stored_codes_and_rounds_floats(start: Any) -> None:
     "case",
     [
         "llama-biases",
-        "qwen2",
         "llama-q4-minimums",
-        *(pytest.param(case, marks=pytest.mark.long) for case in ("llama", "qwen3", "llama-q8", "llama-q4-zeros")),
+        *(pytest.param(case, marks=pytest.mark.long) for case in ("llama", "qwen2", "qwen3", "llama-q8", "llama-q4-zeros")),
     ],
 )
 def test_memory_is_foreseen(start: Any, case: str, options: dict[str, Any]) -> None:

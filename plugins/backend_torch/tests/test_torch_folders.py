@@ -20,7 +20,7 @@ Load = Callable[..., Engine]
 Weights = dict[str, torch.Tensor]
 
 _SIZES = {
-    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
@@ -37,7 +37,8 @@ def saved(
 ) -> Path:
     """A random model in a folder, its config.json and its weights edited; ``dict`` copies, and leaves both as they are."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**_SIZES, **changes})).float()
+    layers = {"num_hidden_layers": 4} if changes.get("sliding_window") else {}  # some with a window, and some without
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**_SIZES, **layers, **changes})).float()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -229,7 +229,7 @@ def test_a_source_is_encoded_once_for_each_tenant(
     assert engine._encoded.used == 0
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", ["t5", pytest.param("marian", marks=pytest.mark.long)])
 def test_preempted_and_resumed_requests_give_the_same_tokens(
     name: str, made: Callable[[str], Made], load_engine: Callable[..., Engine]
 ) -> None:
