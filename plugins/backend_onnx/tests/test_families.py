@@ -133,7 +133,10 @@ _ROPES_ELSEWHERE: Final = (("qwen3", "yarn"), ("llama", "longrope"))
 
 @pytest.mark.parametrize(
     ("kind", "rope"),
-    [pytest.param(kind, rope, marks=pytest.mark.long if (kind, rope["rope_type"]) in _ROPES_ELSEWHERE else ()) for kind, rope in ROPE_CASES],
+    [
+        pytest.param(kind, rope, marks=pytest.mark.long if (kind, rope["rope_type"]) in _ROPES_ELSEWHERE else ())
+        for kind, rope in ROPE_CASES
+    ],
     ids=lambda value: value if isinstance(value, str) else value["rope_type"],
 )
 def test_a_scaled_rope_equals_transformers(kind: str, rope: dict[str, Any], start: Start) -> None:

@@ -37,7 +37,7 @@ _COMMON: Final = frozenset(("gemma3_text", "granite", "olmo2", "stablelm"))
 _ALIKE: Final = frozenset(("gemma2", "gemma3_text", "granite", "olmo2", "phi3", "gpt_neox", "stablelm", "cohere"))
 
 _CASES: Final = [
-    *((kind, changes, kind in _COMMON and bool(changes)) for kind, changes in FAMILY_CASES),
+    *((kind, changes, kind in _COMMON and bool(changes) and changes.keys() != {"attention_multiplier"}) for kind, changes in FAMILY_CASES),
     *((kind, {"rope_parameters": rope}, kind == "phi3") for kind, rope in ROPE_CASES),
     ("llama", {"head_dim": 10}, False),
 ]

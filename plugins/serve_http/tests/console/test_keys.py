@@ -43,37 +43,25 @@ def test_a_refused_key_is_told(page: Callable[..., Page]) -> None:
     assert not shown.all(LISTED)
 
 
-def test_what_a_key_has_used_stands_beside_its_quota(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
+def test_what_a_key_has_used_stands_beside_its_quota_and_the_audit_log_is_verified(
+    runtime: ScriptedRuntime, page: Callable[..., Page]
+) -> None:
     key = {"id": "0" * 12, "label": "reader", "tenant": "library", "role": "user", "state": "active", "expires": None}
     usage = {"day": {"used": 600, "reserved": 150}, "month": {"used": 5000, "reserved": 150}}
     runtime.key_facts = [{**key, "usage": usage, "limits": {"tokens_per_day": 1000, "tokens_per_month": None}}]
+    event = {"time": "2027-01-31T12:00:00Z", "principal": "k1", "tenant": "t", "action": "generate", "resource": "model:default"}
+    runtime.events = [{**event, "outcome": "done", "details": {"prompt_tokens": 3}}]
     shown = page()
     shown.view("operate")
     shown.wait(lambda: shown.texts(f"{LISTED} td")[5:8] == ["never", "750 / 1,000", "5,150"])
     meter = shown.one(f"{LISTED} meter")
     assert (meter.get_attribute("value"), meter.get_attribute("max")) == ("750", "1000")
-
-
-def test_the_audit_log_is_shown_and_verified(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
-    event = {"time": "2027-01-31T12:00:00Z", "principal": "k1", "tenant": "t", "action": "generate", "resource": "model:default"}
-    runtime.events = [{**event, "outcome": "done", "details": {"prompt_tokens": 3}}]
-    shown = page()
-    shown.view("operate")
     shown.wait(lambda: shown.texts(".events td")[1:] == ["k1", "t", "generate", "model:default", "done", "prompt_tokens: 3"])
     shown.press("Verify")
     shown.wait(lambda: "The audit log is as it was written." in shown.texts(".page [role=status]"))
     runtime.audit_problems = ["Row 3 was changed."]
     shown.press("Verify")
     shown.wait(lambda: "Row 3 was changed." in shown.texts(".page .trouble[role=status]"))
-
-
-def test_an_operator_is_shown_no_keys_and_asks_for_none(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
-    runtime.permissions = {"use", "inspect"}
-    shown = page()
-    shown.view("operate")
-    shown.wait(lambda: shown.all(".pipeline"))
-    assert not shown.all(".new-key")
-    assert not shown.complaints()
 
 
 def test_a_server_without_keys_shows_none(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:

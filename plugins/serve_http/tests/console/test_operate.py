@@ -89,11 +89,7 @@ def test_a_model_and_its_way_from_source_to_placement_are_shown(page: Callable[.
     assert shown.texts(".facts dd") == ["cpu, int4", "103 MiB + 3 MiB KV"]
     assert shown.texts("[aria-label=Plugins] tbody td")[:5] == ["loader", "onnx", "llmasos-onnx", "1.0", "usable"]
     assert shown.texts("[aria-label=Plugins] tbody tr:last-child td")[4] == "It cannot be imported."
-
-
-def test_what_each_stage_of_acceleration_cost_is_a_table(page: Callable[..., Page]) -> None:
-    shown = page()
-    shown.view("operate")
+    # What each stage of acceleration cost is a table.
     shown.wait(lambda: shown.texts(".cards summary") == ["Acceleration"])
     shown.click(".cards summary")
     assert shown.texts(".cards th") == ["Stage", "Took", "Size on disk", "KL divergence", "Same first choice"]
@@ -133,12 +129,13 @@ def test_a_refused_change_is_told_and_changes_nothing(runtime: Running, page: Ca
     assert shown.texts(".cards .badge") == ["loaded"]
 
 
-def test_an_operator_sees_and_changes_nothing(runtime: Running, page: Callable[..., Page]) -> None:
+def test_an_operator_sees_and_changes_nothing_and_asks_for_no_keys(runtime: Running, page: Callable[..., Page]) -> None:
     runtime.permissions = {"use", "inspect"}
     shown = page()
     shown.view("operate")
     shown.wait(lambda: shown.texts(".pipeline li span"))
-    assert not shown.all(".view.operate button")
+    assert not shown.all(".view.operate button, .new-key")
+    assert not shown.complaints()
 
 
 def test_a_user_is_shown_no_operation_and_none_is_asked_for(runtime: Running, page: Callable[..., Page]) -> None:

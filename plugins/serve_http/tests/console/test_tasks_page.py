@@ -94,11 +94,17 @@ def test_what_was_not_typed_in_is_left_to_the_task_and_refusals_are_told(runtime
 
 
 def test_a_table_is_answered_row_by_row_and_keeps_its_other_columns(runtime: Sorting, page: Callable[..., Page], tmp_path: Path) -> None:
+    """And one without what the task needs is refused."""
     table = tmp_path / "otters.csv"
     table.write_text('id,text,label\n1,"a, b",mine\n2,bad,\n3,c,\n', encoding="utf-8")
     shown = page()
     shown.js("URL.createObjectURL = (blob) => ((window.saved = blob), 'blob:none')")
     shown.view("tasks")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("id,txt\n1,a\n", encoding="utf-8")
+    shown.type(".drop input", str(wrong))
+    shown.wait(lambda: shown.texts(".drop .trouble") == ["The file has no column text, which the task needs."])
+    assert runtime.inputs == []
     shown.type(".drop input", str(table))
     shown.press("Download")
     assert shown.texts(".drop p")[-1] == "3 of 3 rows, 1 failed"
@@ -106,16 +112,6 @@ def test_a_table_is_answered_row_by_row_and_keeps_its_other_columns(runtime: Sor
     assert [row["output.label"] for row in rows] == ["<i>a, b</i>", "", "<i>c</i>"]
     assert [row["label"] for row in rows] == ["mine", "", ""]
     assert [row["error"] for row in rows] == ["", "It cannot be sorted.", ""]
-
-
-def test_a_table_without_what_the_task_needs_is_refused(runtime: Sorting, page: Callable[..., Page], tmp_path: Path) -> None:
-    table = tmp_path / "wrong.csv"
-    table.write_text("id,txt\n1,a\n", encoding="utf-8")
-    shown = page()
-    shown.view("tasks")
-    shown.type(".drop input", str(table))
-    shown.wait(lambda: shown.texts(".drop .trouble") == ["The file has no column text, which the task needs."])
-    assert runtime.inputs == []
 
 
 def test_a_stopped_table_begins_no_further_row(runtime: Sorting, page: Callable[..., Page], tmp_path: Path) -> None:
