@@ -1,4 +1,4 @@
-"""SmolLM2 calls tools under constraint: the right ones, with arguments of their schemas; one situation here, the rest at length."""
+"""SmolLM2 calls tools under constraint: the right ones, with arguments of their schemas; on each change one that a client approves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from .smollm2_situations import SITUATIONS, real_tools
 
 pytestmark = pytest.mark.model
 
-#: The one that is shown each time; `make test-long` shows the others.
-SHOWN = "weather"
 CONFIG: dict[str, Any] = {
     "model": {"source": "smollm2"},
     "loader": "onnx",
@@ -34,7 +32,8 @@ def pipeline() -> Iterator[llmasos.Pipeline]:
         yield found
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == SHOWN else pytest.mark.long) for name in SITUATIONS])
+@pytest.mark.long  # test_situations.py has them with scripted answers
+@pytest.mark.parametrize("name", SITUATIONS)
 def test_situation(pipeline: llmasos.Pipeline, name: str) -> None:
     """What the model writes is a call that the schema allows, with what the message says; what comes of it, it is shown."""
     import jsonschema

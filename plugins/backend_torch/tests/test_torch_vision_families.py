@@ -217,9 +217,8 @@ def test_forks_and_truncation_within_an_image(kind: str, made: Made, load_engine
     assert close(computed(engine, copy, other, other_placed, placed.start, middle, len(other)), changed[placed.start :])
 
 
-@pytest.mark.parametrize(  # TestWholeImages has images that are read as a whole
-    "kind", [kind if kind == "qwen3_vl" else pytest.param(kind, marks=pytest.mark.long) for kind in FAMILIES]
-)
+@pytest.mark.long  # test_torch_vision.py has requests that are preempted and prefixes, and the tests above slots that are cut and forked
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_preempted_requests_and_prefixes_of_the_cache_answer_as_transformers(
     kind: str, made: Made, load_engine: Callable[..., Engine]
 ) -> None:

@@ -152,7 +152,8 @@ def _files(package: str) -> list[tuple[str, int, int]]:
         return []
     roots = spec.submodule_search_locations
     places = [os.path.dirname(root) for root in roots] if roots is not None else [spec.origin, os.path.dirname(spec.origin or "")]
-    places += [str(path) for root in roots or () for path in sorted(Path(root).rglob("*.py"))]
+    inside = (os.path.join(at, name) for root in roots or () for at, _, names in os.walk(root) for name in names)
+    places += sorted(path for path in inside if path.endswith(".py"))
     found = []
     for place in filter(None, places):
         with contextlib.suppress(OSError):
