@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from llmasos.compose.formats import open_model
 from llmasos_format_gguf.write import write_gguf
+from llmasos_hookspecs import Checkpoint
 
 from .models import byte_level_tokenizer, tiny
 
@@ -32,6 +34,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[PreT
         return found[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def opened() -> Callable[[Path], Checkpoint]:
+    """The checkpoint at a path, opened once; no test changes it."""
+    return functools.cache(open_model)
 
 
 @pytest.fixture(scope="module")

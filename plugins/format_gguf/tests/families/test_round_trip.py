@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, PreTrainedModel
 
-from llmasos.compose.formats import open_model
 from llmasos_format_gguf.families import FAMILIES
 from llmasos_format_gguf.family import Family
 from llmasos_hookspecs import Checkpoint, EngineLimits, Row, UnsupportedModel, as_float32
@@ -90,9 +89,9 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: Family) -> 
 
 
 @pytest.mark.parametrize("name", _MODELS)
-def test_tensors_are_those_of_the_folder(name: str, made: Any) -> None:
+def test_tensors_are_those_of_the_folder(name: str, made: Any, opened: Any) -> None:
     _, folder, file = made(name)
-    source, found = open_model(folder), open_model(file)
+    source, found = opened(folder), opened(file)
     assert set(found.names()) == set(source.names())
     if name == MULTIPLIED:
         wanted = 2 * 0.25 * as_float32(source.tensor("model.layers.1.self_attn.k_proj.weight"))
@@ -106,10 +105,10 @@ def test_tensors_are_those_of_the_folder(name: str, made: Any) -> None:
 
 
 @pytest.mark.parametrize("name", _MODELS)
-def test_the_config_makes_the_same_config_of_transformers(name: str, made: Any) -> None:
+def test_the_config_makes_the_same_config_of_transformers(name: str, made: Any, opened: Any) -> None:
     model, _, file = made(name)
     wanted = model.config.to_dict()
-    found = AutoConfig.for_model(**open_model(file).config).to_dict()
+    found = AutoConfig.for_model(**opened(file).config).to_dict()
     for key in wanted:
         assert same_value(found.get(key), wanted[key], key, model), (key, found.get(key), wanted[key])
 
@@ -149,16 +148,16 @@ def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> boo
 
 
 @pytest.mark.parametrize("name", _MODELS)
-def test_loaders_that_read_the_decoder_see_the_same_as_in_the_folder(name: str, made: Any) -> None:
+def test_loaders_that_read_the_decoder_see_the_same_as_in_the_folder(name: str, made: Any, opened: Any) -> None:
     """``DecoderConfig`` of the file is that of the folder, and is refused where that is."""
     _, folder, file = made(name)
     try:
-        wanted = open_model(folder).decoder
+        wanted = opened(folder).decoder
     except UnsupportedModel:
         with pytest.raises(UnsupportedModel):
-            _ = open_model(file).decoder
+            _ = opened(file).decoder
     else:
-        assert open_model(file).decoder == wanted
+        assert opened(file).decoder == wanted
 
 
 #: Of each form that a family may have: plain, experts, states, gated deltas, convolutions, multiplied weights, a compressed cache.
@@ -170,10 +169,10 @@ _COMPUTED = (
 
 
 @pytest.mark.parametrize("name", [name if name in _COMPUTED else pytest.param(name, marks=pytest.mark.long) for name in MODELS])
-def test_the_torch_loader_computes_what_transformers_computes_of_the_folder(name: str, made: Any, tmp_path: Path) -> None:
+def test_the_torch_loader_computes_what_transformers_computes_of_the_folder(name: str, made: Any, opened: Any, tmp_path: Path) -> None:
     model, _, file = made(name)
     tokens = prompt(60)
-    engine = torch_engine(open_model(file), tmp_path)
+    engine = torch_engine(opened(file), tmp_path)
     try:
         slot = engine.open()
         got = np.concatenate([engine.step([Row(slot, tokens[:37], 0, "all")])[0], engine.step([Row(slot, tokens[37:], 37, "all")])[0]])

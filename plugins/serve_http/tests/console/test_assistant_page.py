@@ -99,6 +99,7 @@ def test_what_waits_to_be_confirmed_can_be_stopped(runtime: Assisting, page: Cal
     assert len(runtime.asked) == 1
 
 
+@pytest.mark.long  # test_images_page.py has what is refused
 def test_images_that_the_assistant_does_not_read_are_told(runtime: Assisting, page: Callable[..., Page]) -> None:
     shown = page(assistant="assist")
     shown.one(".talk label input").click()
@@ -121,5 +122,6 @@ def test_images_that_the_assistant_does_not_read_are_told(runtime: Assisting, pa
     assert runtime.asked == []
 
 
+@pytest.mark.long  # most tests of the page have none
 def test_without_an_assistant_there_is_no_switch(page: Callable[..., Page]) -> None:
     assert not page().all(".talk label input")

@@ -75,6 +75,7 @@ def test_the_share_of_a_slow_prompt_that_is_read_is_shown(runtime: ScriptedRunti
     assert not shown.complaints()
 
 
+@pytest.mark.long  # as the share of a prompt that is read is
 def test_a_model_that_is_loaded_first_is_told_apart_from_the_queue(
     runtime: ScriptedRuntime, page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_reasoning_is_folded_and_calls_are_shown_as_they_come(runtime: ScriptedR
     assert not shown.all("details.reasoning[open]")
 
 
+@pytest.mark.long  # an error is told in the same place
 def test_the_cut_of_an_answer_is_told(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     runtime.script["hi"] = ["A long", FinishEvent(reason="length")]
     shown = page()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from llmasos_hookspecs.testing import ScriptedRuntime
 
 from .page import Page
@@ -32,6 +34,7 @@ def test_a_key_is_made_shown_once_replaced_and_revoked(runtime: ScriptedRuntime,
     assert not shown.all(".secret")
 
 
+@pytest.mark.long  # test_operate.py has a change that is refused
 def test_a_refused_key_is_told(page: Callable[..., Page]) -> None:
     shown = page()
     shown.view("operate")
@@ -64,6 +67,7 @@ def test_what_a_key_has_used_stands_beside_its_quota_and_the_audit_log_is_verifi
     shown.wait(lambda: "Row 3 was changed." in shown.texts(".page .trouble[role=status]"))
 
 
+@pytest.mark.long  # nor does it to an operator, which test_operate.py shows
 def test_a_server_without_keys_shows_none(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     runtime.keeps_keys = False
     shown = page()

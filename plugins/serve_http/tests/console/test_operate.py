@@ -96,6 +96,7 @@ def test_a_model_and_its_way_from_source_to_placement_are_shown(page: Callable[.
     assert shown.texts(".cards td") == ["prune", "12.5 s", "3 MiB", "0.92", "55.0 %", "quant", "3 s", "–", "–", "–"]
 
 
+@pytest.mark.long  # a model without them is shown above
 def test_replicas_are_shown_with_their_hosts(runtime: Running, page: Callable[..., Page]) -> None:
     """Each host once, with how many of them it has."""
     runtime.model["replicas"] = [{"where": f"{host}, pid {pid}"} for pid, host in enumerate(("node-1", "node-2", "node-1"))]
@@ -149,6 +150,7 @@ def test_a_user_is_shown_no_operation_and_none_is_asked_for(runtime: Running, pa
     assert not shown.complaints()
 
 
+@pytest.mark.long  # it waits for seconds
 def test_the_server_is_looked_at_only_while_the_view_is_shown(runtime: Running, page: Callable[..., Page]) -> None:
     shown = page()
     shown.view("operate")
