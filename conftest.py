@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -15,12 +16,14 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 import pytest
+from _pytest import tmpdir
+from _pytest.logging import catching_logs
 
 # hypothesis would look through the metadata of all packages for plugins of its own, and import trio, which has one.
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
@@ -102,6 +105,9 @@ def _kept_texts(read: Callable[[Any, str], str | None]) -> Callable[[Any, str], 
 
 importlib_metadata.PathDistribution.read_text = _kept_texts(importlib_metadata.PathDistribution.read_text)
 
+# pytest would make a link to the newest folder of each name, and take away the one before, which takes as long as to make the folder.
+tmpdir._force_symlink = lambda *_: None
+
 # How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 50 examples where a test sets no number of
 # its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.
 _ANY_MACHINE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -118,10 +124,31 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 
 
+def _stay_attached(handlers: Container[logging.Handler]) -> None:
+    """Have pytest attach its handlers of log records once. It would attach them to each logger that doesn't propagate and detach them again
+    in each phase of each test, and torch has forty such, to be sought among the hundreds that there are."""
+    enter, known = catching_logs.__enter__, dict[logging.Handler, int]()
+
+    def entered(catching: Any) -> logging.Handler:
+        handler: logging.Handler = catching.handler
+        if handler not in handlers or catching.level is not None:
+            return enter(catching)
+        loggers = len(logging.root.manager.loggerDict)
+        if known.get(handler) != loggers or handler not in logging.root.handlers:
+            enter(catching)
+            catching.attached_loggers.clear()  # which it would detach the handler from
+            known[handler] = loggers
+        return handler
+
+    catching_logs.__enter__ = entered  # type: ignore[method-assign]
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Collect without searching for garbage: nothing that modules and tests are made of becomes any, and a search walks through all of
     it, again and again as it grows. Nor is it searched after that."""
+    if (logs := session.config.pluginmanager.get_plugin("logging-plugin")) is not None:
+        _stay_attached((logs.caplog_handler, logs.report_handler))
     gc.disable()
     try:
         return (yield)

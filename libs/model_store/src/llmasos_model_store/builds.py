@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -50,11 +49,14 @@ class Builds:
 
     def all(self) -> tuple[Build, ...]:
         """Every build, the one used longest ago first."""
-        return tuple(sorted(self._builds(), key=lambda build: build.used))
+        return tuple(
+            Build(path=path, loader=path.parent.name, size=size, used=used, models=_models(path))
+            for used, size, path in ((used, size, Path(place)) for used, size, place in self._sizes())
+        )
 
     def remove(self, place: Path) -> int:
         """Remove the builds of a model at a place or below it; returns the bytes freed."""
-        return sum(_remove(build.path) for build in self._builds() if build.of(place))
+        return sum(_remove(build.path) for build in self.all() if build.of(place))
 
     def trim(self, limit: int, *, older: float = 0.0, fresh: float = _FRESH) -> int:
         """Remove the builds used longest ago until the rest takes at most ``limit`` bytes; returns the bytes freed.
@@ -64,22 +66,45 @@ class Builds:
             older: spare what was used in the last so many seconds.
             fresh: spare what was used in the last so many seconds even where more stays then.
         """
-        builds, freed = self.all(), 0
-        total, now = sum(build.size for build in builds), time.time()
-        for build in builds:
-            if total - freed <= limit or now - build.used < max(older, fresh):
+        builds, freed = self._sizes(), 0
+        total, now = sum(size for _, size, _ in builds), time.time()
+        for used, _, place in builds:
+            if total - freed <= limit or now - used < max(older, fresh):
                 break
-            freed += _remove(build.path)
+            freed += _remove(Path(place))
         return freed
 
-    def _builds(self) -> Iterator[Build]:
-        sealed = (path.parent for path in self._sealed.glob(f"*/*/{OF}"))
-        for folder in (*self._root.glob("*/*/*"), *sealed):
-            if not folder.is_dir() or folder.name.endswith(".partial"):
-                continue
-            with contextlib.suppress(OSError):  # gone meanwhile
-                used = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-                yield Build(path=folder, loader=folder.parent.name, size=bytes_below(folder), used=used, models=_models(folder))
+    def _sizes(self) -> list[tuple[float, int, str]]:
+        """When each build was used, its bytes, and its folder; the one used longest ago first. Every load asks: each file is looked at once,
+        and none is opened."""
+        sealed = (place for place in _folders(self._sealed, 2) if os.path.lexists(os.path.join(place, OF)))
+        found: list[tuple[float, int, str]] = []
+        for place in (*_folders(self._root, 3), *sealed):
+            if not place.endswith(".partial"):
+                with contextlib.suppress(OSError):  # gone meanwhile
+                    found.append((*_measured(place), place))
+        return sorted(found)
+
+
+def _folders(folder: str | os.PathLike[str], depth: int) -> list[str]:
+    """The folders that are so many levels below a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.path for entry in entries if entry.is_dir()]
+    except OSError:  # there is none, or it is gone meanwhile
+        return []
+    return found if depth == 1 else [below for each in found for below in _folders(each, depth - 1)]
+
+
+def _measured(folder: str) -> tuple[float, int]:
+    """When a build was used, in seconds since the epoch, and its bytes."""
+    with os.scandir(folder) as entries:
+        used, size = os.stat(folder).st_mtime, 0
+        for entry in entries:
+            state = entry.stat(follow_symlinks=False)
+            used = max(used, state.st_mtime)
+            size += bytes_below(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else state.st_size
+    return used, size
 
 
 def _models(folder: Path) -> tuple[Path, ...]:
