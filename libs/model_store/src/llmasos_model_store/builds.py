@@ -75,8 +75,8 @@ class Builds:
         return freed
 
     def _sizes(self) -> list[tuple[float, int, str]]:
-        """When each build was used, its bytes, and its folder; the one used longest ago first. Every load asks: each file is looked at once,
-        and none is opened."""
+        """When each build was used, its bytes, and its folder; the one used longest ago first. Every load asks: it looks at each file once,
+        and opens none."""
         sealed = (place for place in _folders(self._sealed, 2) if os.path.lexists(os.path.join(place, OF)))
         found: list[tuple[float, int, str]] = []
         for place in (*_folders(self._root, 3), *sealed):
