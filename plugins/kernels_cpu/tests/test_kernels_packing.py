@@ -58,13 +58,17 @@ def test_tensors_of_several_forms_and_odd_groups_are_left_to_others() -> None:
     groups=st.integers(1, 20),
     count=st.sampled_from([8, 16]),
     largest=st.integers(-128, 127),
+    everywhere=st.booleans(),
+    size=st.sampled_from([1e-2, 1e-6, 1e3]),
     seed=st.integers(0, 999),
 )
-def test_two_levels_are_found_again(rows: int, groups: int, count: int, largest: int, seed: int) -> None:
+def test_two_levels_are_found_again(rows: int, groups: int, count: int, largest: int, everywhere: bool, size: float, seed: int) -> None:
+    """Whether all blocks have the same largest integer or each its own, and where the float16 has few bits left."""
     random = np.random.default_rng(seed)
-    upper = (random.normal(size=(rows, -(-groups // count))) / 100).astype(np.float16)
+    upper = (random.normal(size=(rows, -(-groups // count))) * size).astype(np.float16)
     lower = random.integers(-abs(largest), abs(largest) + 1, (rows, groups))
-    lower[:, ::count] = largest
+    if everywhere:
+        lower[:, ::count] = largest
     lower = np.clip(lower, -128, 127)
     products = np.repeat(upper.astype(np.float32), count, axis=1)[:, :groups] * lower.astype(np.float32)
     found = split_levels(products, count)
@@ -75,7 +79,11 @@ def test_two_levels_are_found_again(rows: int, groups: int, count: int, largest:
 
 def test_other_scales_have_no_levels() -> None:
     random = np.random.default_rng(3)
-    assert split_levels(random.uniform(0.5, 2, (300, 16)).astype(np.float32), 8) is None
+    for kind in (np.float32, np.float16):
+        assert split_levels(random.uniform(0.5, 2, (300, 16)).astype(kind).astype(np.float32), 8) is None
     some = np.full((300, 16), 0.5, np.float32)
-    some[200, 3] = 0.30000001  # beyond the sample
-    assert split_levels(some, 8) is None
+    for scale in (0.30000001, np.float16(0.3)):  # no product of a float16 and an integer, and none with the float16 of the others
+        some[200, 3] = scale  # beyond the blocks that are tried first
+        assert split_levels(some, 8) is None
+    some[200, 3] = 0.25
+    assert split_levels(some, 8) is not None
