@@ -19,7 +19,7 @@ from llmasos.system.bounds import Bounds, signs_of_progress
 from llmasos.system.context import HookContext
 from llmasos.system.contract import api_fault, contract_fault
 from llmasos.system.discovery import CORE, InstalledComponent
-from llmasos.system.requirements import unmet_requirements
+from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import KINDS, PROJECT, Component, LLMasOSError, PluginError, specs
 from llmasos_hookspecs.guarding.edge import as_ours, in_words, interrupted
 from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
@@ -53,10 +53,11 @@ def load_component(entry: InstalledComponent) -> LoadedComponent:
         PluginError: a requirement of the distribution is unmet, the module cannot be imported, a hook is misspelt, takes
             unknown parameters or parameters with a default value, or the component is for another version of the contract.
     """
-    fault = contract_fault(entry.requires, entry.distribution)
+    version_of = functools.cache(installed_version)
+    fault = contract_fault(entry.requires, entry.distribution, version_of=version_of)
     if fault:
         raise PluginError(f"The {entry.label} {fault}")
-    unmet = () if entry.distribution == CORE else unmet_requirements(entry.requires, entry.requires_python)
+    unmet = () if entry.distribution == CORE else unmet_requirements(entry.requires, entry.requires_python, version_of=version_of)
     if unmet:
         raise PluginError(
             f"The {entry.label} requires {'; '.join(unmet)}; pip install --upgrade {entry.distribution}, or install what it requires."
@@ -209,13 +210,14 @@ def _import(entry: InstalledComponent) -> ModuleType:
         ) from error
 
 
-#: Of each module whose hooks were checked, for which kind and which they were: every pipeline loads its components anew.
-_CHECKED: Final[WeakKeyDictionary[ModuleType, tuple[str, dict[str, Any]]]] = WeakKeyDictionary()
+#: Module -> kind -> the hooks that were found in order: each use of a component asks again, and pluggy inspects all names of a module.
+_SOUND: Final[WeakKeyDictionary[ModuleType, dict[str, dict[str, Any]]]] = WeakKeyDictionary()
 
 
 def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
     marked = {name: value for name, value in vars(module).items() if hasattr(value, f"{PROJECT}_impl")}
-    if _CHECKED.get(module) == (entry.kind, marked):
+    sound = _SOUND.setdefault(module, {})
+    if sound.get(entry.kind) == marked:
         return
     for name, function in marked.items():
         if name not in _SPECIFIED:
@@ -237,7 +239,7 @@ def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
     for needed in (("llmasos_component",), KINDS[entry.kind].hooks):
         if not any(name in marked for name in needed):
             raise PluginError(f"The {entry.label} does not implement {' or '.join(needed)}{_why_not(module, needed)}")
-    _CHECKED[module] = (entry.kind, marked)
+    sound[entry.kind] = marked
 
 
 def _why_not(module: ModuleType, needed: tuple[str, ...]) -> str:

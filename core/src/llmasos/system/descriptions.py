@@ -75,10 +75,11 @@ def described(entries: Iterable[InstalledComponent]) -> tuple[Description, ...]:
     found: dict[InstalledComponent, Description] = {}
     unknown: dict[InstalledComponent, str] = {}
     entries = tuple(entries)
+    core = installed_version(CORE)
     for entry in entries:
         if entry.distribution == CORE:
             found[entry] = _description(entry, _facts(entry))
-        elif (kept := _recall(entry, key := _key(entry))) is not None:
+        elif (kept := _recall(entry, key := _key(entry, core))) is not None:
             found[entry] = kept
         else:
             unknown[entry] = key
@@ -135,10 +136,10 @@ def _read_apart(entries: list[InstalledComponent]) -> list[Description]:
     return [description for part in parts for description in _read_apart(part)]
 
 
-def _key(entry: InstalledComponent) -> str:
-    """What a description depends on: the component, its files, what is installed beside it, and what reads it."""
+def _key(entry: InstalledComponent, core: str | None) -> str:
+    """What a description depends on: the component, its files, what is installed beside it, and what reads it, of the version ``core``."""
     files = _files(entry.module.partition(".")[0])
-    facts = [_VERSION, API_VERSION, platform.python_version(), installed_version(CORE), attrs.astuple(entry), files]
+    facts = [_VERSION, API_VERSION, platform.python_version(), core, attrs.astuple(entry), files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
