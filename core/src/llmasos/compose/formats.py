@@ -102,8 +102,10 @@ class Formats:
         """The formats to ask, likeliest first; what is wrong with those that cannot be asked goes to ``broken``."""
         suffix = path.suffix.lower().removeprefix(".")
         entries = self.calls.registry.entries("format")
+        likely = [entry for entry in entries if entry.name == suffix]  # as a rule the last that is asked
+        others = sorted((entry for entry in entries if entry.name != suffix), key=lambda entry: entry.name)
         asked: set[str] = set()
-        for known in described(sorted(entries, key=lambda entry: (entry.name != suffix, entry.name))):
+        for known in (known for part in (likely, others) for known in described(part)):
             name = known.entry.name
             if known.problem:
                 broken.append(known.problem)
