@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -48,11 +49,11 @@ class File:
 
 
 class Files:
-    """Serves the page's files, which are read once."""
+    """Serves the page's files, which are read once a process."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._files = dict(_read())
+        self._files = _read()
 
     def routes(self) -> Iterator[BaseRoute]:
         """Public: the page holds nothing, and asks for a key where one is needed."""
@@ -79,8 +80,11 @@ class Files:
             await call.reply_bytes(file.content, file.media_type, headers=headers)
 
 
-def _read() -> Iterator[tuple[str, File]]:
+@functools.cache
+def _read() -> Mapping[str, File]:
+    read: dict[str, File] = {}
     for entry in files(__package__).joinpath("page").iterdir():
         content = entry.read_bytes()
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        yield entry.name, File(content, _TYPES[entry.name.rpartition(".")[2]], tag)
+        read[entry.name] = File(content, _TYPES[entry.name.rpartition(".")[2]], tag)
+    return read
