@@ -68,14 +68,23 @@ os._exit(status)
 #: The command line.
 LLMASOS: Final = "from llmasos.cli import main; main()"
 
-#: Has one command of it fail, for what it imports and makes once a process.
-WARM_LLMASOS: Final = f"""
+#: Has one command of it fail, for what it imports and makes once a process, and makes and imports what prompts and the kernels need.
+WARM_LLMASOS: Final = (
+    WARM_LOADING
+    + """
 import contextlib, io
 from llmasos.cli import invoke
 
 with contextlib.redirect_stderr(io.StringIO()):
     invoke(["run", "x", "--model", "no such model", "--json"])
-{WARM_LOADING}"""
+with contextlib.suppress(ImportError):
+    import llmasos_kernels_cpu.operators
+with contextlib.suppress(ImportError):
+    from llmasos_chat_templates.template import ChatTemplate
+
+    assert ChatTemplate("{% if x %}{{ x }}{% endif %}", {}, "warm").variables  # the lexer's patterns are compiled for the first template
+"""
+)
 
 #: The plugins may be others than a moment ago.
 RESCAN: Final = "from llmasos.system.discovery import registry; registry().rescan()\n"
