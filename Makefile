@@ -15,7 +15,7 @@ PROMPT ?= 今天天气很好
 # memory for each. `ARGS` run in one process unless they say `-n`.
 JOBS   ?= 3
 # A process that dies fails the run: where xdist starts another in its place, the run waits for ever at its end.
-SPREAD  = -n $(JOBS) --max-worker-restart=0
+SPREAD  = -n $(JOBS) --max-worker-restart=0 -o console_output_style=classic
 CASES  ?= 100000
 KILLS  ?= 20
 # Per cent of lines and branches that `make coverage` asks for; they are raised as tests are added, and not lowered.

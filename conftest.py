@@ -1,5 +1,5 @@
-"""What holds for the tests of the whole workspace: a home of their own, one compute thread a process, how tests are shared out among
-processes, and how many random examples are tried."""
+"""What holds for the tests of the whole workspace: a home of their own, one compute thread a process, and how many random examples are
+tried. ``tests/sharing_out.py`` shares them out among processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import sys
 import sysconfig
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +33,10 @@ if TYPE_CHECKING:
     import numpy as np
     from core.tests.cli.fork_server import ForkServer
     from core.tests.forked_children import ForkedChildren
-    from xdist.scheduler import LoadFileScheduling
 
     from llmasos_hookspecs import QuantizedTensor
+
+pytest_plugins = ["tests.sharing_out"]
 
 _ROOT = Path(__file__).parent
 
@@ -169,35 +169,6 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
 
 
-#: How the paths of files begin that run in one process -> why: they share an environment that wheels are installed in, or a framework
-#: (and Keras above it) that takes each process longer to import than most of them take to run.
-_TOGETHER = {
-    "tests/plugins_install/": "wheels",
-    "plugins/backend_tf/": "tensorflow",
-    "tests/test_backends_agree.py": "tensorflow",
-    "tests/test_layers_by_kernels.py": "tensorflow",
-}
-
-
-def _scope(nodeid: str) -> str:
-    """What of a run stays in one process: a file, or those of ``_TOGETHER``."""
-    file = nodeid.partition("::")[0]
-    return next((name for start, name in _TOGETHER.items() if file.startswith(start)), file)
-
-
-#: How many plain tests a marked one takes as long as, roughly.
-_WEIGHTS = {"slow": 20, "model": 20, "wheels": 50}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, run the files that take longest first, so that all of them end at about the same time."""
-    if hasattr(config, "workerinput"):
-        weights: Counter[str] = Counter()
-        for item in items:
-            weights[_scope(item.nodeid)] += max([1, *(_WEIGHTS[mark.name] for mark in item.iter_markers() if mark.name in _WEIGHTS)])
-        items.sort(key=lambda item: -weights[_scope(item.nodeid)])
-
-
 @contextlib.contextmanager
 def _skips_what_needs_another_cpu() -> Iterator[None]:
     """An option whose instructions this processor lacks is refused with a sentence that says so, and so is its test skipped."""
@@ -222,20 +193,6 @@ def pytest_runtest_setup() -> Iterator[None]:
 def pytest_runtest_call() -> Iterator[None]:
     with _skips_what_needs_another_cpu():
         yield
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Share the tests out by file, so that what the tests of a file share is made once, and tests that measure memory or threads never
-    run beside others in one process."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _scope(nodeid)
-
-    config.option.loadscopereorder = False  # in the order of ``pytest_collection_modifyitems``
-    return ByFile(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -153,29 +153,14 @@ def _files(package: str) -> list[tuple[str, int, int]]:
         return []
     roots = spec.submodule_search_locations
     places = [os.path.dirname(root) for root in roots] if roots is not None else [spec.origin, os.path.dirname(spec.origin or "")]
+    inside = (os.path.join(at, name) for root in roots or () for at, _, names in os.walk(root) for name in names)
+    places += sorted(path for path in inside if path.endswith(".py"))
     found = []
     for place in filter(None, places):
         with contextlib.suppress(OSError):
-            found.append(_state(place, os.stat(place)))
-    return found + sorted(file for root in roots or () for file in _sources(root))
-
-
-def _sources(folder: str) -> list[tuple[str, int, int]]:
-    """The same of the source files of one folder and those below. Each opening of a model asks for it of each format, and pathlib's globs
-    would take most of that time."""
-    found, folders = [], []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            elif entry.name.endswith(".py"):
-                with contextlib.suppress(OSError):
-                    found.append(_state(entry.path, entry.stat()))
-    return found + [file for each in folders for file in _sources(each)]
-
-
-def _state(place: str, state: os.stat_result) -> tuple[str, int, int]:
-    return place, state.st_size, state.st_mtime_ns
+            state = os.stat(place)
+            found.append((place, state.st_size, state.st_mtime_ns))
+    return found
 
 
 def _place(entry: InstalledComponent) -> Path:
