@@ -92,7 +92,7 @@ def _child(name: str, folder: Path, arguments: list[str], limit: float, path: Pa
         "PYTHONPATH": os.pathsep.join(map(str, [_ROOT, *([path] if path is not None else [])])),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    command = [sys.executable, "-m", "benchmarks.fuzz.child", name, str(folder), *arguments]
+    command = [sys.executable, "-P", "-m", "benchmarks.fuzz.child", name, str(folder), *arguments]  # -P: nothing of the folder is imported
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:

@@ -1,6 +1,6 @@
 """Untrusted files: each is read or refused with one LLMasOSError, without a crash, large allocations or access outside its folder.
 
-80 cases for each kind of file; ``make test-long`` runs 2,000, ``make fuzz`` 100,000. Cases are drawn in parts of 2,000, each from its
+40 cases for each kind of file; ``make test-long`` runs 2,000, ``make fuzz`` 100,000. Cases are drawn in parts of 2,000, each from its
 own seed, so that a part that failed can be repeated.
 """
 
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as 
 
 from llmasos_hookspecs import LLMasOSError
 
-CASES: Final = int(os.environ.get("LLMASOS_FUZZ_CASES", "80"))
+CASES: Final = int(os.environ.get("LLMASOS_FUZZ_CASES", "40"))
 PART: Final = 2000
 #: Bytes that a case may take.
 MEMORY: Final = 64 << 20

@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import random
+import sys
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.fuzz.mutation import json_file, safetensors_file, tar_file, zip_file
@@ -17,6 +19,7 @@ from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.runner import DidNotStart, Report, run_target
 from benchmarks.fuzz.target import Room
 from benchmarks.fuzz.targets import TARGETS, make_target
+from core.tests.forked_children import ForkedChild, ForkedChildren
 from hypothesis import settings
 
 #: Changed inputs that each target reads on each change, with ``make test-long`` twenty times as many; fewer where a framework is asked to
@@ -39,9 +42,9 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
     return found
 
 
-#: Of the readers that have a framework load what passes their checks, which takes most of the time, one is tried on each change: what the
-#: others check has tests beside them.
-LONG = ("saved_model", "keras")
+#: Readers that have a framework load what passes their checks, which takes most of the time: what they check has tests beside them, which
+#: damage such files on each change.
+LONG = ("saved_model", "pt2", "keras")
 
 
 @pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.long] * (each in LONG)) for each in TARGETS])
@@ -78,7 +81,7 @@ PLANTED = """
     def spins(room):
         def spin():
             while True: pass
-        return target(room, on_damage(spin))
+        return target(room, on_damage(spin), seconds=0.15)
 
     def allocates(room):
         # Time enough on a busy machine: what it takes is told, and not how long.
@@ -141,9 +144,42 @@ PLANTED = """
 """
 
 
+#: What a child of the runner begins with.
+WARM = f"""
+import sys
+
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import benchmarks.fuzz.child, benchmarks.fuzz.findings, benchmarks.fuzz.state, benchmarks.fuzz.target, benchmarks.fuzz.targets
+"""
+#: That child, with the folders that its environment names.
+CHILD = """
+import os, runpy, sys
+
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+runpy.run_module("benchmarks.fuzz.child", run_name="__main__", alter_sys=True)
+"""
+
+
+class Forks(ForkedChildren):
+    """Starts the runner's children as forks of a process that has imported what they begin with."""
+
+    def Popen(self, command: Sequence[str], *, cwd: Any = None, **how: Any) -> Any:
+        assert list(command[:4]) == [sys.executable, "-P", "-m", "benchmarks.fuzz.child"]
+        child = super().Popen([*command[:2], "-c", CHILD, *command[4:]], cwd=str(cwd), **how)
+        assert isinstance(child, ForkedChild)
+        return child
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("forks"), "-P", warm=WARM) as forks:
+        yield forks
+
+
 @pytest.fixture
-def planted(tmp_path: Path) -> Callable[..., Report]:
+def planted(tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
     """Runs a target with a planted fault, without atheris."""
+    monkeypatch.setattr("benchmarks.fuzz.runner.subprocess", forks)
     (tmp_path / "planted.py").write_text(textwrap.dedent(PLANTED))
 
     def run(name: str, seconds: int = 60) -> Report:
@@ -193,7 +229,9 @@ def test_what_was_found_is_forgotten_once_it_is_mended(tmp_path: Path, planted: 
     assert list((tmp_path / "corpus" / "corpus").iterdir())
 
 
-def test_a_target_that_does_not_start_is_told(planted: Callable[..., Report]) -> None:
+def test_a_target_that_does_not_start_is_told(planted: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an interpreter of its own, as the runner starts them."""
+    monkeypatch.undo()
     with pytest.raises(DidNotStart, match="no library"):
         planted("does_not_start")
 
