@@ -25,6 +25,10 @@ class FastTokenizer:
         backend: the ``tokenizers.Tokenizer``; not to be changed.
         special_tokens: what the model calls its special tokens: ``bos_token`` -> its text, and so on.
         spelling: how tokens spell text; None where what a token adds depends on its neighbours, so that only ``decode`` tells it.
+
+    Args:
+        size: one more than the highest id of the backend's model, where the file says it: all of a large vocabulary takes half a second to
+            look through.
     """
 
     def __init__(self, backend: Backend, *, named: dict[str, str], eos_token_ids: frozenset[int], size: int = 0) -> None:
@@ -49,7 +53,8 @@ class FastTokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """One more than the highest token id."""
-        return max(self._size, 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1))
+        found: Iterable[int] = self._added if self._size else self.backend.get_vocab(with_added_tokens=True).values()
+        return max(self._size, 1 + max(found, default=-1))
 
     @property
     def bos_token_id(self) -> int | None:

