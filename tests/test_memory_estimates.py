@@ -51,10 +51,9 @@ def test_float_weights(tmp_path: Path, case: str, loader: dict[str, Any]) -> Non
     "loader",
     [
         pytest.param(LOADERS[0], id="onnx"),
-        pytest.param(LOADERS[4], id="torch"),
-        pytest.param(
-            LOADERS[8], id="tf", marks=pytest.mark.long
-        ),  # test_layers_by_kernels.py holds what tf foresees of codes on each change
+        # test_layers_by_kernels.py holds what these foresee of codes on each change.
+        pytest.param(LOADERS[4], id="torch", marks=pytest.mark.long),
+        pytest.param(LOADERS[8], id="tf", marks=pytest.mark.long),
     ],
 )
 def test_stored_codes(smollm2_gguf: Path, loader: dict[str, Any]) -> None:

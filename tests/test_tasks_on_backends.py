@@ -81,7 +81,8 @@ def _validated(model: LanguageModel, name: str, inputs: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "name"), PAIRS, indirect=["model"])
 def test_answers_have_the_promised_form(model: LanguageModel, name: str) -> None:
-    """A draw of 12 inputs (`make test-long`: 20 draws), each served together, as many requests at once are."""
+    """A draw of 5 inputs (`make test-long`: 20 draws of 12), each served together, as many requests at once are."""
+    together = 12 if settings.default.max_examples >= 500 else 5
 
     @settings(
         max_examples=20 if settings.default.max_examples >= 500 else 1,
@@ -89,9 +90,9 @@ def test_answers_have_the_promised_form(model: LanguageModel, name: str) -> None
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.lists(INPUTS[name], min_size=12, max_size=12))
+    @given(st.lists(INPUTS[name], min_size=together, max_size=together))
     def check(inputs: list[Any]) -> None:
-        with ThreadPoolExecutor(12) as pool:
+        with ThreadPoolExecutor(together) as pool:
             list(pool.map(lambda each: _validated(model, name, each), inputs))
 
     check()

@@ -41,8 +41,8 @@ COMMANDS = {
 }
 
 
-#: They start the same kinds of child as the others: of pip, and of what is described apart.
-LONG = ("install a plugin", "check a plugin")
+#: They start the same kinds of child as the others, of pip and of what is described apart, or none.
+LONG = ("install a plugin", "check a plugin", "show the config")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in COMMANDS])

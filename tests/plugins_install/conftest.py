@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import tomllib
 import venv
@@ -104,6 +106,7 @@ class Environment:
     """A virtual environment with core alone, whose command and whose pip are imported once."""
 
     python: Path
+    site: Path
     home: Path
     server: ForkServer
 
@@ -126,9 +129,28 @@ class Environment:
         done = self.server.said(*words, folder=self.home, code=PIP, env=bare(self.home))
         assert done.returncode == 0, done.stderr
 
+    @contextlib.contextmanager
+    def with_wheels(self, *wheels: Path) -> Iterator[None]:
+        """Plugins that are there for a while: unpacked, which is all that pip does with a wheel of Python files, and then removed. Those that
+        a test is about come and go by pip itself."""
+        names = set[str]()
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as bundle:
+                bundle.extractall(self.site)
+                names |= {name.partition("/")[0] for name in bundle.namelist()}
+        try:
+            yield
+        finally:
+            for path in (self.site / name for name in names):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def code(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Code of Python's."""
+        return self.server.said(*arguments, folder=self.home, code=RESCAN + code, env=bare(self.home))
+
     def llmasos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command."""
-        return self.server.said(*arguments, folder=self.home, code=RESCAN + LLMASOS, env=bare(self.home))
+        return self.code(LLMASOS, *arguments)
 
     def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command by the script that pip wrote, which takes longer."""
@@ -180,14 +202,18 @@ def required(*names: str) -> list[Distribution]:
     return [each for name, each in found.items() if not name.startswith("llmasos")]
 
 
+def site_of(folder: Path) -> Path:
+    """Where the packages of a virtual environment lie."""
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+
+
 def environment_of(folder: Path, *names: str) -> Path:
     """The Python of a virtual environment with what these distributions require of others, linked or copied out of the tests' own
     environment: pip would fetch and unpack it all again. Nothing writes into a file that is there: pip and Python put a new one in its
     place."""
     venv.create(folder, with_pip=False)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    asked = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, check=True)
-    site = Path(asked.stdout.decode().strip())
+    site = site_of(folder)
     for one in required(*names):
         root = str(one.locate_file(""))
         for file in {str(file) for file in one.files or () if ".." not in file.parts}:
@@ -212,7 +238,7 @@ def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*install, str(wheels["llmasos-hookspecs"]), *libs, str(wheels["llmasos"])], check=True, cwd=home, env=bare(home))
     with ForkServer(bare(home), tmp_path_factory.mktemp("streams"), WARM_LLMASOS + WARM_PIP, python) as server:
-        yield Environment(python, home, server)
+        yield Environment(python, site_of(folder / "venv"), home, server)
 
 
 @pytest.fixture(scope="session")
@@ -240,18 +266,15 @@ def make_wheel(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def counting(environment: Environment, make_wheel) -> Iterator[None]:
     """That loader, installed."""
-    environment.pip("install", "--no-deps", str(make_wheel("counting", "loader", "counting", COUNTING_LOADER)))
-    yield
-    environment.pip("uninstall", "--yes", "counting")
+    with environment.with_wheels(make_wheel("counting", "loader", "counting", COUNTING_LOADER)):
+        yield
 
 
 @pytest.fixture(scope="module")
 def counting_lifo(environment: Environment, make_wheel, wheels: dict[str, Path]) -> Iterator[None]:
     """That loader and the scheduler ``lifo``, installed: what it takes to run a model."""
-    loader = make_wheel("counting", "loader", "counting", COUNTING_LOADER)
-    environment.pip("install", "--no-deps", str(loader), str(wheels["sched-lifo"]))
-    yield
-    environment.pip("uninstall", "--yes", "counting", "sched-lifo")
+    with environment.with_wheels(make_wheel("counting", "loader", "counting", COUNTING_LOADER), wheels["sched-lifo"]):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,13 +44,12 @@ def test_every_package_requires_the_same_range_of_the_contract(path: Path) -> No
 def test_the_user_of_a_plugin_for_an_older_contract_reads_what_to_do(environment, make_wheel, checkpoint) -> None:
     """One sentence, in the list and where config names the plugin; the plugin is not imported, and the others work."""
     wheel = make_wheel("made-up", "scheduler", "made", IMPORTED, version="4.2", requires=("llmasos-hookspecs>=0.1,<0.2",))
-    environment.pip("install", "--no-deps", str(wheel))
     said = (
         f"is built for an older LLMasOS (it requires llmasos-hookspecs<0.2,>=0.1), and this one has llmasos-hookspecs {HOOKSPECS}; "
         "pip install --upgrade made-up, or, where that brings no other version, ask its author for one: the page docs/compatibility.md of "
         "LLMasOS tells authors what to change."
     )
-    try:
+    with environment.with_wheels(wheel):
         listed = environment.listed()
         assert f"made-up 4.2 {said}" in listed["problems"]
         assert ("scheduler", "made") in {(each["kind"], each["name"]) for each in listed["components"]}
@@ -62,8 +61,6 @@ def test_the_user_of_a_plugin_for_an_older_contract_reads_what_to_do(environment
         assert said in words(shown.stdout + shown.stderr)
         assert "imported" not in checked.stderr + shown.stderr
         assert environment.llmasos("models", "list").returncode == 0
-    finally:
-        environment.pip("uninstall", "--yes", "made-up")
 
 
 @pytest.mark.wheels
@@ -71,12 +68,11 @@ def test_installing_a_plugin_never_replaces_the_contract_by_one_that_core_cannot
     environment, wheels, make_wheel, monkeypatch
 ) -> None:
     """pip alone would take the older contract for the plugin's sake, and break every other plugin."""
-    environment.pip("install", "--no-deps", str(wheels["llmasos-command-plugins"]))
     older = make_wheel("llmasos-hookspecs", "scheduler", "older", IMPORTED, version="0.1.0", requires=())
     wheel = make_wheel("made-up", "scheduler", "made", IMPORTED, version="4.2", requires=("llmasos-hookspecs>=0.1,<0.2",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(older.parent))
-    try:
+    with environment.with_wheels(wheels["llmasos-command-plugins"]):
         done = environment.llmasos("plugins", "install", str(wheel), "--yes")
         assert done.returncode == 1
         assert words(done.stderr).endswith(
@@ -84,5 +80,3 @@ def test_installing_a_plugin_never_replaces_the_contract_by_one_that_core_cannot
             "changed. Install a version of it that is built for this LLMasOS."
         )
         assert "made" not in {each["name"] for each in environment.listed()["components"]}
-    finally:
-        environment.pip("uninstall", "--yes", "llmasos-command-plugins")

@@ -40,7 +40,7 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     keywords = json.loads(done.stdout)["keywords"]
     assert len(keywords) == 2
     assert all(keywords)
-    python = environment.run("-c", RUN_FROM_PYTHON, str(checkpoint))
+    python = environment.code(RUN_FROM_PYTHON, str(checkpoint))
     assert python.returncode == 0, python.stderr
     assert json.loads(python.stdout) == keywords
     rows, answers = environment.home / "rows.csv", environment.home / "answers.jsonl"
@@ -52,9 +52,8 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     assert environment.llmasos(*listed).stdout.strip() == "[]"
 
 
-#: On each change others stand for them: test_serving_kinds.py runs a model behind the placement, whose own tests start many interpreters,
-#: and `accel_round` is another accelerator.
-LONG = ("placement_process", "accel_clip")
+#: On each change other tests of this folder use what these are as their readers do, and plugins of their kinds pass the same kits.
+LONG = ("placement_process", "accel_clip", "accel_round", "format_npz", "guard_words", "server_lines", "task_keywords")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in EXAMPLES])

@@ -73,14 +73,13 @@ FAULTY = [
 
 @pytest.fixture(scope="module")
 def faulty(environment, make_wheel):
-    """All of them at once: a process each for pip to come and go would take most of the time."""
+    """All of them at once."""
     made = [
         make_wheel(f"made-up-{number}", "scheduler", f"made-{number}", code, version="4.2", requires=requires)
         for number, (code, requires, _) in enumerate(FAULTY)
     ]
-    environment.pip("install", "--no-deps", *map(str, made))
-    yield
-    environment.pip("uninstall", "--yes", *(f"made-up-{number}" for number in range(len(FAULTY))))
+    with environment.with_wheels(*made):
+        yield
 
 
 def test_faulty_plugins_are_listed_and_have_no_effect(environment, faulty):
@@ -100,23 +99,19 @@ def test_a_faulty_plugin_that_config_names_is_told(environment, checkpoint, faul
 
 def test_two_distributions_of_one_name_are_listed_as_a_problem_and_told_apart_by_use(environment, make_wheel, checkpoint):
     wheels = [make_wheel(name, "scheduler", "same", SCHEDULER) for name in ("first-one", "second-one")]
-    environment.pip("install", "--no-deps", *map(str, wheels))
-    try:
+    with environment.with_wheels(*wheels):
         assert any("offered by first-one 1.0 and second-one 1.0" in problem for problem in environment.listed()["problems"])
         doubled = environment.llmasos("config", "check", "--set", "scheduler.use=same")
         assert doubled.returncode != 0
         assert 'use = "first-one:same"' in " ".join((doubled.stdout + doubled.stderr).split())
         told = environment.llmasos("config", "check", "--set", "scheduler.use=second-one:same", "--json")
         assert "offered by" not in told.stdout + told.stderr
-    finally:
-        environment.pip("uninstall", "--yes", "first-one", "second-one")
 
 
 def test_a_hundred_plugins_are_listed_without_importing_one(environment):
-    site = environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
     code = f"""
 import json, pathlib, shutil, sys
-site, made = pathlib.Path({site!r}), []
+site, made = pathlib.Path({str(environment.site)!r}), []
 for i in range(100):
     (site / f"fake_{{i}}.py").write_text("raise RuntimeError('imported')")
     info = site / f"fake_{{i}}-1.0.dist-info"

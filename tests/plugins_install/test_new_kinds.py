@@ -77,7 +77,11 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
     )
     verbless = environment.llmasos(*evaluate)
     assert verbless.stderr == "Error: llmasos evaluate is not installed; pip install llmasos-suite-quality.\n"
-    environment.pip("install", "--no-deps", str(wheels["llmasos-suite-quality"]), str(wheels["llmasos-task-kit"]))
+    with environment.with_wheels(wheels["llmasos-suite-quality"], wheels["llmasos-task-kit"]):
+        comes_measures_and_goes(environment, wheels, checkpoint, evaluate)
+
+
+def comes_measures_and_goes(environment, wheels, checkpoint, evaluate):
     missing = environment.llmasos(*evaluate)
     assert (missing.returncode, 'No suite "surprise" is installed' in missing.stderr) == (1, True), missing.stderr
     environment.pip("install", "--no-deps", str(wheels["suite-surprise"]), str(wheels["accel-round"]))
@@ -103,4 +107,3 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
     assert found["stages"][0]["measurement"]["quality"]["window"] == found["length"] == 32
     environment.pip("uninstall", "--yes", "suite-surprise", "accel-round")
     assert environment.llmasos(*evaluate).stderr == missing.stderr
-    environment.pip("uninstall", "--yes", "llmasos-suite-quality", "llmasos-task-kit")

@@ -83,7 +83,7 @@ def test_an_external_server_and_access_control_come_work_by_name_and_go(environm
     assert named(environment, "access") == {"open", "file"}
     reached = environment.llmasos(*serve, "--scheduler", "lifo", "--set", "server[0].host=0.0.0.0")
     assert "access is open to everybody" in reached.stderr
-    done = environment.run("-c", SERVED, str(checkpoint))
+    done = environment.code(SERVED, str(checkpoint))
     assert done.returncode == 0, done.stderr
     (answer, refused), outcomes = map(json.loads, done.stdout.splitlines())
     assert answer == ["defg", {"finish": "length", "tokens": 4}]
