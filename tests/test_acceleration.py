@@ -134,11 +134,11 @@ def test_what_cannot_work_is_refused_in_one_message_before_work_starts(tmp_path:
     [
         {"bits": 8},
         pytest.param({"bits": 8, "group": 64, "head_group": 0}, marks=pytest.mark.long),
-        {"bits": 8, "symmetric": False, "group": 32},
-        {"bits": 4, "method": "gptq", "windows": 4, "length": 64},
+        pytest.param({"bits": 8, "symmetric": False, "group": 32}, marks=pytest.mark.long),
+        pytest.param({"bits": 4, "method": "gptq", "windows": 4, "length": 64}, marks=pytest.mark.long),
         {"bits": 4, "method": "awq", "symmetric": False, "head_bits": 4, "windows": 4, "length": 64},
         {"bits": 4, "method": "rtn", "head_bits": 4},
-        {"bits": 8, "head_bits": 16},
+        pytest.param({"bits": 8, "head_bits": 16}, marks=pytest.mark.long),
     ],
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
@@ -229,10 +229,10 @@ def test_a_text_of_ones_own_calibrates_and_evaluates(
     assert len(perplexities) == 2
 
 
-def test_results_that_nobody_uses_are_removed(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
+def test_results_that_nobody_uses_are_removed(tmp_path: Path, llmasos_cli: Callable[..., Any], new_home: Callable[[Path], Path]) -> None:
     """Not before the process that made one has ended."""
     tiny_checkpoint("llama", folder=tmp_path / "model")
-    home = {"LLMASOS_HOME": str(tmp_path / "home")}
+    home = {"LLMASOS_HOME": str(new_home(tmp_path / "home"))}
     made = llmasos_cli("accelerate", str(tmp_path / "model"), "--stage", "quant:bits=8", "--no-measure", "--json", **home)
     assert made.returncode == 0, made.stderr
     assert Path(json.loads(made.stdout)["path"]).exists()

@@ -211,7 +211,11 @@ print({{kind: sorted(os.path.basename(name) for name in names) for kind, names i
     assert any(each.endswith("-c pass") for each in seen["started"])
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name == "export")) for name in CASES])
+#: A wheel is an archive, and holds such a folder.
+LONG = ("folder", "tar", "export")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in CASES])
 def test_reading_a_model_touches_nothing_else(name: str, tmp_path: Path) -> None:
     case = CASES[name](tmp_path)
     assert watched(tmp_path, case) == NOTHING

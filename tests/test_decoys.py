@@ -50,6 +50,10 @@ DEEDS = {
 LISTED = {"tasks": "A decoy.", "schema": "A decoy.", "plugins list": "decoy_loader"}
 
 
+#: They describe decoys of one kind, as the schema of a config does those of all.
+LONG = ("tasks", "task help")
+
+
 @pytest.fixture
 def decoys(tmp_path: Path) -> Path:
     """A folder with a decoy of every kind, and the file in which they leave their trace."""
@@ -75,7 +79,7 @@ def run(server: ForkServer, code: str, decoys: Path, home: Path) -> tuple[int, s
     return int(done.stdout.split()[-1]), done.stdout, set(map(int, trace.read_text().split())) if trace.exists() else set()
 
 
-@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("deed", [pytest.param(deed, marks=[pytest.mark.long] * (deed in LONG)) for deed in DEEDS])
 def test_no_decoy_runs_in_the_process_that_nobody_named_it_in(
     deed: str, fork_server: ForkServer, decoys: Path, tmp_path: Path, new_home: Callable[[Path], Path]
 ) -> None:

@@ -50,8 +50,18 @@ def far(found: Any, wanted: Any) -> float:
     return float(np.abs(np.asarray(found) - np.asarray(wanted)).max())
 
 
-@pytest.mark.parametrize("loader", LOADERS)
-@pytest.mark.parametrize("kind", FAMILIES)
+#: Families whose layers those of others are made of; the others are computed by one loader on each change.
+BOTH = ("bert", "modernbert", "nomic_bert")
+
+
+@pytest.mark.parametrize(
+    ("kind", "loader"),
+    [
+        pytest.param(kind, loader, marks=[pytest.mark.long] * (loader == "torch" and kind not in BOTH))
+        for kind in FAMILIES
+        for loader in LOADERS
+    ],
+)
 def test_every_family_gives_what_transformers_gives_alone_and_packed(written: tuple[Folders, Hidden], kind: str, loader: str) -> None:
     """The mean of six texts of unlike lengths, in one batch and each by itself, within 1e-5; of the first family first tokens, too."""
     folder, hidden = written[0][kind], written[1][kind]

@@ -21,6 +21,7 @@ import pytest
 from tests.printed_commands import DOCUMENTS as PRINTED, ROOT, Printed, blocks, calls, in_documents, of_components
 
 import llmasos
+from llmasos.api.model import LanguageModel
 from llmasos.cli import invoke
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
@@ -107,7 +108,16 @@ def marked(example: Any, text: str) -> Any:
     return pytest.param(example, marks=[pytest.mark.long] * any(re.search(pattern, text) for pattern in LONG), id=text)
 
 
+#: Verbs of two words, by the first; and options of all tasks.
+OF_TWO: Final = ("audit", "config", "keys", "logs", "models", "plugins", "task")
+OF_EVERY_TASK: Final = ("--batch", "--conversation", "--output", "--set")
 LINES: Final = {printed.line: printed for printed in (*in_documents(), *of_components())}
+
+
+def shown_by(words: list[str]) -> set[tuple[str, ...]]:
+    """The verb, and each of its options with it; what every task takes is the verb ``task``'s."""
+    verb = tuple(words[:2] if words[0] in OF_TWO else words[:1])
+    return {verb, *((*(verb[:1] if word in OF_EVERY_TASK else verb), word) for word in words if word.startswith("-"))}
 
 
 def commands() -> Iterator[Any]:
@@ -115,8 +125,7 @@ def commands() -> Iterator[Any]:
     seen: set[tuple[str, ...]] = set()
     for line, printed in LINES.items():
         if kind_of(line) is None:
-            verb = tuple(word for word in printed.words[:2] if word.isalpha())
-            shown = {verb, *((*verb, word) for word in printed.words if word.startswith("-"))}
+            shown = shown_by(printed.words)
             found = marked(printed, line)
             yield pytest.param(printed, marks=pytest.mark.long, id=line) if shown <= seen else found
             if not found.marks:
@@ -224,16 +233,22 @@ def test_a_printed_command_line_works(printed: Printed, world: World, place: Pat
     assert code == ERRORS.get(printed.line, 0), out
 
 
+@pytest.fixture(scope="module")
+def model(world: World) -> Iterator[LanguageModel]:
+    with llmasos.load_model(world.model, loader="onnx") as model:
+        yield model
+
+
 @pytest.mark.parametrize("call", CALLS)
-def test_a_printed_call_works(call: str, world: World, place: Path) -> None:
+def test_a_printed_call_works(call: str, model: LanguageModel, place: Path) -> None:
     text = FILES["history.txt"]
     names: dict[str, Any] = {"llmasos": llmasos, "text": text, "mail": FILES["mail.txt"], "essay": ESSAY, "report": FILES["report.txt"]}
-    if not call.startswith("model = "):
-        names["model"] = llmasos.load_model("smollm2", loader="onnx")
+    names["model"] = model
     try:
         exec(call, names)
     finally:
-        names["model"].close()
+        if names["model"] is not model:
+            names["model"].close()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -85,7 +85,8 @@ EXPORTS: Mapping[str, tuple[str, str, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+#: On each change the one from sentence-transformers lies in that folder.
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name == "in a folder onnx")) for name in EXPORTS])
 def test_an_exported_encoder_gives_what_transformers_gives_alone_and_packed(tmp_path: Path, name: str) -> None:
     """Mean pooling of six texts of unlike lengths, in one batch and each by itself, within 1e-5."""
     kind, file, inputs, outputs = EXPORTS[name]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -91,8 +91,10 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedChildre
 
 
 @pytest.fixture
-def place(tmp_path: Path, fork_server: ForkServer, children: ForkedChildren) -> Place:
+def place(tmp_path: Path, fork_server: ForkServer, children: ForkedChildren, new_home: Callable[[Path], Path]) -> Place:
     """With a model that is large enough for its engine to take a while."""
+    for name in ("home", "elsewhere"):
+        new_home(tmp_path / name)
     folder = tmp_path / "model"
     shape = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "head_dim": 64}
     tiny_checkpoint(folder=folder, **shape)

@@ -116,8 +116,13 @@ def words_of(identifier: str) -> tuple[str, ...]:
 
 def named(file: str, text: str, names: set[str]) -> Iterator[str]:
     """``file:line name`` for each of the names that a source uses as a literal, a word of one, or a part of an identifier."""
+    common = names - WORDS.keys()
+    written = set(re.findall(r"[\w-]+", re.sub(r"\\[a-z]", " ", text)))
+    quoted = (f"{quote}{name}{quote}" for name in names for quote in "'\"")
+    if not common & written.union(*map(words_of, written)) and not any(each in text for each in quoted):
+        return  # most files, which need not be parsed then
     tree = ast.parse(text)
-    docstrings, common = documentation(tree), names - WORDS.keys()
+    docstrings = documentation(tree)
     for node in ast.walk(tree):
         found: set[str] = set()
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:

@@ -133,26 +133,25 @@ def furthest(found: np.ndarray, expected: np.ndarray) -> float:
     return float((np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max())
 
 
-#: Each reads the one form of codes that the files become; the forms themselves are read once for all loaders.
-LOADERS = ["onnx", "torch", pytest.param("tf", marks=pytest.mark.long), pytest.param("openvino", marks=pytest.mark.long)]
+def pairs(**short: tuple[str, ...]) -> list[Any]:
+    """Each case on each loader, on each change those in ``short``: a loader reads the one form of codes or floats that the files become,
+    and the forms of files are read once for all loaders."""
+    return [
+        pytest.param(case, loader, marks=[pytest.mark.long] * (case not in short.get(loader, ()))) for case in CASES for loader in FLOATS
+    ]
 
 
-#: The other two read one form in codes and one in floats on each change.
-PAIRS = [
-    pytest.param(case, loader, marks=() if loader in ("onnx", "torch") or case in ("gptq", "fp8") else pytest.mark.long)
-    for case in CASES
-    for loader in FLOATS
-]
+TWO = ("gptq", "fp8")
 
 
-@pytest.mark.parametrize(("model", "loader"), PAIRS, indirect=["model"])
+@pytest.mark.parametrize(("model", "loader"), pairs(onnx=tuple(CASES), torch=TWO, tf=TWO, openvino=TWO), indirect=["model"])
 def test_in_floats_the_logits_are_those_of_the_float_model(model: tuple[str, Path, np.ndarray], loader: str) -> None:
     _, folder, expected = model
     with llmasos.load_model(folder, loader={"use": loader, **FLOATS[loader]}, threads=1) as loaded:
         assert furthest(loaded.logits(TOKENS), expected) <= 2e-5
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(("model", "loader"), pairs(onnx=("gptq", "int8", "fp8"), torch=("gptq in act order", "int8")), indirect=["model"])
 def test_by_default_they_are_as_near_as_the_kernels_are(model: tuple[str, Path, np.ndarray], loader: str) -> None:
     _, folder, expected = model
     with llmasos.load_model(folder, loader=loader, threads=1) as loaded:
@@ -171,7 +170,9 @@ def test_transformers_loads_the_same_from_files_of_compressed_tensors(model: tup
         assert furthest(theirs.eval()(torch.tensor([TOKENS])).logits[0].numpy(), expected) <= 2e-5
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(
+    ("model", "loader"), pairs(onnx=("gptq", "gptq in act order", "fp8 in blocks"), torch=("awq", "fp8")), indirect=["model"]
+)
 def test_what_is_not_held_as_codes_and_what_is_not_used_is_said(model: tuple[str, Path, np.ndarray], loader: str) -> None:
     case, folder, _ = model
     stored = load_file(folder / "model.safetensors")

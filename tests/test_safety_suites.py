@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-def test_models_stand_side_by_side_before_and_after_acceleration(models: Path, tmp_path: Path, llmasos_cli: Any) -> None:
+@pytest.mark.long  # the suite's own tests and those of the suite ``quality`` show its parts on each change
+def test_models_stand_side_by_side_before_and_after_acceleration(
+    models: Path, tmp_path: Path, llmasos_cli: Any, new_home: Callable[[Path], Path]
+) -> None:
     """One table of figures, flips against the first, and a page; asked again, the answers are remembered."""
     command = ("evaluate", str(models / "base"), str(models / "rounded"), "--suite", f"safety:{SMALL}", "--loader", "onnx")
-    done = llmasos_cli(*command, "--output", "report", LLMASOS_HOME=str(tmp_path / "home"))
+    home = str(new_home(tmp_path / "home"))
+    done = llmasos_cli(*command, "--output", "report", LLMASOS_HOME=home)
     assert done.returncode == 0, done.stderr
     assert "Pairs that changed sides against" in done.stdout
     facts = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -39,7 +44,7 @@ def test_models_stand_side_by_side_before_and_after_acceleration(models: Path, t
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("<svg") >= 11
     assert "Sentiment by person" in page
-    again = llmasos_cli(*command, "--json", LLMASOS_HOME=str(tmp_path / "home"))
+    again = llmasos_cli(*command, "--json", LLMASOS_HOME=home)
     assert json.loads(again.stdout)["models"] == facts["models"]
 
 

@@ -21,6 +21,7 @@ from core.tests.forked_children import ForkedChildren
 import llmasos
 from llmasos.api.exporting import export
 from llmasos.compose.formats import open_model
+from llmasos.compose.replicas import local
 from llmasos_hookspecs import CheckpointError, ConfigError, LLMasOSError, RequestError, is_sealed
 from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint, tiny_encoder
 from llmasos_model_store.builds import Builds
@@ -153,28 +154,24 @@ def test_text_and_tokenizer_are_those_of_the_plain_model(models: Models) -> None
     assert (texts[0], chats[0]) == (texts[1], chats[1])
 
 
-def test_replicas_open_a_sealed_model_themselves(models: Models) -> None:
-    """Each child inherits where the identity is; no command line and no message holds a key."""
+def test_replicas_open_a_sealed_model_themselves(models: Models, forked_children: ForkedChildren, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each child inherits where the identity is; no command line holds a key."""
+    popen, commands = forked_children.Popen, list[list[str]]()
+
+    def noted(command: list[str], **how: Any) -> Any:
+        commands.append(command)
+        return popen(command, **how)
+
+    monkeypatch.setattr(forked_children, "Popen", noted)
+    monkeypatch.setattr(local, "subprocess", forked_children)
     config = {"model": {"source": str(models.sealed_folder), "replicas": 2}, "loader": "onnx"}
     with llmasos.Pipeline.from_config(config) as pipeline:
         found = pipeline.model.logits(TOKENS)
-        children = [Path(f"/proc/{child.name}/cmdline") for child in Path("/proc").iterdir() if child.name.isdigit()] if _has_proc() else []
-        lines = [line for child in children if (line := _read(child))]
     np.testing.assert_array_equal(found, logits(models.folder, "onnx"))
-    secret = Path(os.environ[VARIABLE]).read_text().split()[-1].encode()
-    assert secret.startswith(b"AGE-SECRET-KEY-")
-    assert not [line for line in lines if secret in line or os.environ[VARIABLE].encode() in line]
-
-
-def _has_proc() -> bool:
-    return Path("/proc/self/cmdline").is_file()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # of a process that has ended
-        return b""
+    secret = Path(os.environ[VARIABLE]).read_text().split()[-1]
+    assert secret.startswith("AGE-SECRET-KEY-")
+    assert len(commands) == 2
+    assert not [word for command in commands for word in command if secret in word or os.environ[VARIABLE] in word]
 
 
 @pytest.mark.parametrize(

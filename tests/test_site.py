@@ -34,10 +34,11 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [*DOCS, *sorted({*ROOT.glob("*.md"), *(ROOT / path for path in pages.packages())})]
 #: Pages whose examples run: those of users, in both languages.
 RUN = [ROOT / "README.md", *(path for path in DOCS if path.parent.name in ("guide", "zh") or path.name in ("index.md", "start.md"))]
-#: Those whose examples take seconds each, and show in other words what another page shows, are marked `long`.
+#: Those whose examples take seconds each, and show in other words what another page or the tests of what they show do, are marked `long`.
 SLOW = (
     "README.md",
     "zh/index.md",
+    "accelerate.md",
     "generate.md",
     "assistant.md",
     "chat.md",
@@ -232,6 +233,7 @@ def shown_commands() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.model
+@pytest.mark.long  # on each change `test_first_hour.py` types others that show what the model says
 @pytest.mark.parametrize(("command", "output"), list(shown_commands()))
 def test_a_command_of_a_page_prints_what_it_says(
     command: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

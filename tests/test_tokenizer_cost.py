@@ -44,7 +44,8 @@ def as_gpt2(smollm2_gguf: Path) -> Tokenizer:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("list", LIST), ("table", TABLE), pytest.param("counted table", COUNTED, marks=pytest.mark.long)]
+    ("name", "text"),
+    [pytest.param("list", LIST, marks=pytest.mark.long), ("table", TABLE), pytest.param("counted table", COUNTED, marks=pytest.mark.long)],
 )
 def test_lists_and_tables_cost_the_model_less_in_the_tokens_that_it_was_trained_on(
     name: str, text: str, smollm2: LanguageModel, as_gpt2: Tokenizer

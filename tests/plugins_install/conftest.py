@@ -131,8 +131,8 @@ class Environment:
 
     @contextlib.contextmanager
     def with_wheels(self, *wheels: Path) -> Iterator[None]:
-        """Plugins that are there for a while: unpacked, which is all that pip does with a wheel of Python files, and then removed. Those that
-        a test is about come and go by pip itself."""
+        """Plugins that are there for a while: unpacked, which is all that pip does with a wheel of Python files, and then removed. Those
+        that a test is about come and go by pip itself."""
         names = set[str]()
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as bundle:
