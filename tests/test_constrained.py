@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import llmasos
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -14,7 +15,9 @@ pytest.importorskip("jsonschema")
 
 
 def test_constrained_texts_parse_and_validate(tmp_path: Path) -> None:
-    """40 generations over 20 schemas; what the limit cut says so. benchmarks/constrained.py does 1,000 on real weights."""
+    """One generation of each of 20 schemas, `make test-long` two; what the limit cut says so. benchmarks/constrained.py does 1,000 on real
+    weights."""
+    count = 40 if settings.default.max_examples >= 500 else 20
     path = Path(__file__).parents[1] / "benchmarks" / "constrained.py"
     spec = importlib.util.spec_from_file_location("benchmarks_constrained", path)
     assert spec is not None
@@ -23,7 +26,7 @@ def test_constrained_texts_parse_and_validate(tmp_path: Path) -> None:
     spec.loader.exec_module(constrained)
     tiny_checkpoint(folder=tmp_path / "tiny", max_position_embeddings=512)
     with llmasos.load_model(tmp_path / "tiny", loader="onnx", threads=1) as model:
-        found = constrained.prove(model, 40, max_new_tokens=300)
+        found = constrained.prove(model, count, max_new_tokens=300)
     assert found["violations"] == []
-    assert found["generations"] == 40
-    assert found["finish_reasons"].get("stop", 0) >= 20
+    assert found["generations"] == count
+    assert found["finish_reasons"].get("stop", 0) >= count // 2

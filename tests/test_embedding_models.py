@@ -74,14 +74,13 @@ def test_both_loaders_give_minilm_the_same_vectors() -> None:
 
 
 @pytest.mark.peer
-def test_minilm_gives_what_transformers_gives() -> None:
+def test_minilm_gives_what_transformers_gives(minilm: LanguageModel) -> None:
     """Each sentence alone through transformers, pooled and scaled here as the folder says."""
     import torch
     from transformers import AutoModel, PreTrainedTokenizerFast
 
-    with llmasos.load_model(MINILM, loader="onnx") as model:
-        folder = Path(str(model.describe()["path"]))
-        found = model.embed(ENGLISH)
+    folder = Path(str(minilm.describe()["path"]))
+    found = minilm.embed(ENGLISH)
     assert json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))["pooling_mode_mean_tokens"]
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     tokenizer.backend_tokenizer.no_padding()

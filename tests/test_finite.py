@@ -27,6 +27,8 @@ KINDS = (
         )
     ),
 )  # fmt: skip
+#: An embedding, a head, a norm, a matrix and a bias: what they share with the others is how they are read.
+TYPICAL = {*KINDS[:3], "model.layers.1.self_attn.k_proj.weight", "model.layers.1.mlp.down_proj.bias"}
 
 SHORT = {"windows": 2, "length": 16}
 TRAINING = {"use": "distill", "steps": 2, "windows": 4, "held_out": 1, "length": 16}
@@ -69,7 +71,7 @@ def test_no_stage_starts_from_nan(stage: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(pytest.param(name, np.nan, id=f"{name}-NaN") for name in KINDS),
+        *(pytest.param(name, np.nan, id=f"{name}-NaN", marks=[pytest.mark.long] * (name not in TYPICAL)) for name in KINDS),
         *(pytest.param(name, np.inf, id=f"{name}-infinity", marks=[pytest.mark.long] * bool(place)) for place, name in enumerate(KINDS)),
     ],
 )
@@ -79,14 +81,10 @@ def test_no_tensor_is_passed_over_by_an_accelerator(name: str, value: float, tmp
         llmasos.accelerate(folder, STAGES["rtn"], measure=False)
 
 
-#: An embedding, a head, a norm, a matrix and a bias: what they share with the others is how a loader reads them.
-TYPICAL = {*KINDS[:3], "model.layers.1.self_attn.k_proj.weight", "model.layers.1.mlp.down_proj.bias"}
-
-
 @pytest.mark.parametrize(
     ("name", "loader"),
     [
-        pytest.param(name, loader, marks=[pytest.mark.long] * (loader != "onnx" and name not in TYPICAL))
+        pytest.param(name, loader, marks=[pytest.mark.long] * (name not in TYPICAL))
         for loader in ("onnx", "torch", "tf", "openvino")
         for name in KINDS
     ],

@@ -69,13 +69,14 @@ def test_a_request_is_the_same_alone_and_in_a_batch(smollm2: LanguageModel) -> N
 
 def test_threads_share_one_model(smollm2: LanguageModel) -> None:
     """Calls from many threads are served together, each with its own answer."""
-    expected = [smollm2.generate_text(prompt, max_new_tokens=3) for prompt in PROMPTS]
-    found = [""] * len(PROMPTS)
+    prompts = PROMPTS[:4]
+    expected = [smollm2.generate_text(prompt, max_new_tokens=3) for prompt in prompts]
+    found = [""] * len(prompts)
 
     def ask(place: int) -> None:
-        found[place] = smollm2.generate_text(PROMPTS[place], max_new_tokens=3)
+        found[place] = smollm2.generate_text(prompts[place], max_new_tokens=3)
 
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(PROMPTS))]
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(prompts))]
     for thread in threads:
         thread.start()
     for thread in threads:

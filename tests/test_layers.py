@@ -30,17 +30,33 @@ def statements(block: ast.AST) -> Iterator[ast.AST]:
             yield from statements(each)
 
 
+#: A string over several lines, and a statement that imports, as this project's formatter writes them.
+STRING = re.compile(r'("""|\'\'\')(?:\\.|(?!\1).)*\1', re.DOTALL)
+IMPORT = re.compile(r"^ *(?:import (?P<modules>[\w., ]+)|from (?P<module>\w[\w.]*) import )", re.MULTILINE)
+
+
 @functools.cache
 def imported(folder: Path) -> tuple[tuple[Path, str], ...]:
     """Each file below a folder with the top-level name of each module that it imports."""
     found = list[tuple[Path, str]]()
     for path in folder.rglob("*.py"):
+        for statement in IMPORT.finditer(STRING.sub("", path.read_text(encoding="utf-8"))):
+            names = statement["modules"].split(",") if statement["modules"] else [statement["module"]]
+            found += ((path, name.strip().partition(".")[0].partition(" ")[0]) for name in names)
+    return tuple(found)
+
+
+@pytest.mark.long  # to parse all sources takes longer than all that is asked of them below
+@pytest.mark.parametrize("package", ["hookspecs", "core", *LIBS, *PLUGINS])
+def test_imports_are_found_as_python_parses_them(package: str) -> None:
+    found = list[tuple[Path, str]]()
+    for path in (ROOT / package / "src").rglob("*.py"):
         for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found += ((path, alias.name.partition(".")[0]) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.append((path, node.module.partition(".")[0]))
-    return tuple(found)
+    assert sorted(found) == sorted(imported(ROOT / package / "src"))
 
 
 @pytest.mark.parametrize("package", [*LIBS, *PLUGINS])

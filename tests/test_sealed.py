@@ -108,7 +108,7 @@ def test_a_sealed_encoder_gives_the_same_vectors(models: Models, loader: str, tm
     np.testing.assert_array_equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("precision", ["int4", "int8", "int8_channel"])
+@pytest.mark.parametrize("precision", ["int4", *(pytest.param(each, marks=pytest.mark.long) for each in ("int8", "int8_channel"))])
 def test_a_loader_that_quantises_does_so_in_memory(models: Models, precision: str) -> None:
     loader = {"use": "onnx", "precision": precision}
     np.testing.assert_array_equal(logits(models.sealed_folder, loader), logits(models.folder, loader))
