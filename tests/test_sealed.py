@@ -118,7 +118,7 @@ def test_a_loader_that_quantises_does_so_in_memory(models: Models, precision: st
     ("module", "builds", "loader"),
     [
         ("llmasos_backend_onnx.decoder", "build_decoder", {"use": "onnx", "precision": "int8"}),
-        ("llmasos_backend_openvino.loading", "WeightReader", {"use": "openvino"}),
+        pytest.param("llmasos_backend_openvino.loading", "WeightReader", {"use": "openvino"}, marks=pytest.mark.long),
     ],
 )
 def test_what_a_loader_built_is_kept_encrypted(

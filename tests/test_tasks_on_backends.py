@@ -81,8 +81,8 @@ def _validated(model: LanguageModel, name: str, inputs: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "name"), PAIRS, indirect=["model"])
 def test_answers_have_the_promised_form(model: LanguageModel, name: str) -> None:
-    """A draw of 5 inputs (`make test-long`: 20 draws of 12), each served together, as many requests at once are."""
-    together = 12 if settings.default.max_examples >= 500 else 5
+    """A draw of 3 inputs (`make test-long`: 20 draws of 12), each served together, as many requests at once are."""
+    together = 12 if settings.default.max_examples >= 500 else 3
 
     @settings(
         max_examples=20 if settings.default.max_examples >= 500 else 1,

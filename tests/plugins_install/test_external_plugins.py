@@ -38,6 +38,7 @@ def test_an_external_scheduler_comes_works_by_name_and_goes(environment, wheels,
     assert environment.llmasos(*run).stderr == before.stderr
 
 
+@pytest.mark.long  # on each change one comes with a suite, in test_new_kinds.py
 def test_an_external_accelerator_comes_works_by_name_and_goes(environment, wheels, checkpoint, counting):
     environment.pip("install", "--no-deps", str(wheels["accel-round"]), str(wheels["sched-lifo"]))
     assert "round" in names(environment, "accelerator")

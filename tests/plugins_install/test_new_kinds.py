@@ -82,10 +82,12 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
 
 
 def comes_measures_and_goes(environment, wheels, checkpoint, evaluate):
+    """And an accelerator with it."""
     missing = environment.llmasos(*evaluate)
     assert (missing.returncode, 'No suite "surprise" is installed' in missing.stderr) == (1, True), missing.stderr
     environment.pip("install", "--no-deps", str(wheels["suite-surprise"]), str(wheels["accel-round"]))
     assert names(environment, "suite") == {"quality", "size", "speed", "surprise"}
+    assert names(environment, "accelerator") == {"round"}
     done = environment.llmasos(*evaluate, "--json")
     assert done.returncode == 0, done.stderr
     (figures,) = (results["surprise"]["figures"] for results in json.loads(done.stdout)["models"].values())
@@ -106,4 +108,5 @@ def comes_measures_and_goes(environment, wheels, checkpoint, evaluate):
     assert "late" in found["stages"][0]["suites"]["surprise"]["figures"]
     assert found["stages"][0]["measurement"]["quality"]["window"] == found["length"] == 32
     environment.pip("uninstall", "--yes", "suite-surprise", "accel-round")
+    assert names(environment, "accelerator") == set()
     assert environment.llmasos(*evaluate).stderr == missing.stderr
