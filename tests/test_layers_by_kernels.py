@@ -52,6 +52,10 @@ class Loader:
         return int(found.weight_bytes)
 
 
+#: Of what the layers of a lib do for either loader, TensorFlow's is long.
+BY_TORCH = pytest.mark.parametrize("loader", ["torch", pytest.param("tf", marks=pytest.mark.long)], indirect=True)
+
+
 @pytest.fixture(params=["torch", "tf"])
 def loader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Loader]:
     yield from opened(request.param, tmp_path)
@@ -118,6 +122,7 @@ def test_they_compute_what_the_codes_stand_for(name: str, loader: Loader) -> Non
     assert loader.foresee(checkpoint) == pytest.approx(engine.info.weight_bytes, rel=0.02)
 
 
+@BY_TORCH
 def test_activations_in_bfloat16_are_nearer(loader: Loader) -> None:
     """A quarter of the rounding, where they are asked for by name."""
     checkpoint = tiny_checkpoint("llama-q4-minimums")
@@ -129,7 +134,7 @@ def test_activations_in_bfloat16_are_nearer(loader: Loader) -> None:
     assert 0 < errors["cpu_bf16"] < 0.6 * errors["cpu"]
 
 
-@pytest.mark.parametrize("case", ["llama", "qwen3"])
+@pytest.mark.parametrize("case", ["llama", pytest.param("qwen3", marks=pytest.mark.long)])
 def test_a_token_has_the_same_logits_alone_in_a_batch_as_a_draft_and_in_a_fork(case: str, loader: Loader) -> None:
     engine = loader.start(coded(case, lambda name: 4 if "proj.weight" in name or "lm_head" in name else None))
     assert by_kernels(engine)
@@ -160,6 +165,7 @@ def test_other_options_leave_them_out(loader: Loader) -> None:
     assert not by_kernels(loader.start(checkpoint, **floats[loader.name]))
 
 
+@BY_TORCH
 def test_a_layer_with_a_matrix_in_floats_is_left_to_the_loader(loader: Loader) -> None:
     checkpoint = coded("llama", lambda name: 4 if "proj.weight" in name and "layers.1.mlp.down" not in name else None)
     engine = loader.start(checkpoint)

@@ -39,6 +39,7 @@ SLOW = (
     "README.md",
     "zh/index.md",
     "accelerate.md",
+    "batch.md",
     "generate.md",
     "assistant.md",
     "chat.md",

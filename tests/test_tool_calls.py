@@ -43,29 +43,35 @@ def client() -> Iterator[openai.OpenAI]:
         yield found
 
 
+ASKED: Any = {
+    "model": "default",
+    "messages": MESSAGES,
+    "tools": [WEATHER],
+    "temperature": 0,
+    "parallel_tool_calls": False,
+    "max_tokens": 80,
+}
+REQUIRED: Any = {"type": "function", "function": {"name": "get_weather"}}
+
+
 def test_smollm2_calls_the_tool_that_it_must_with_arguments_of_its_schema(client: openai.OpenAI) -> None:
-    """Whole and streamed are the same; where it may call none it says something."""
     import jsonschema
 
-    asked: Any = {
-        "model": "default",
-        "messages": MESSAGES,
-        "tools": [WEATHER],
-        "temperature": 0,
-        "parallel_tool_calls": False,
-        "max_tokens": 80,
-    }
-    required = {"type": "function", "function": {"name": "get_weather"}}
-    whole = client.chat.completions.create(**asked, tool_choice=required).choices[0]
+    whole = client.chat.completions.create(**ASKED, tool_choice=REQUIRED).choices[0]
     (call,) = whole.message.tool_calls or ()
     assert call.type == "function"
     arguments = json.loads(call.function.arguments)
     jsonschema.validate(arguments, WEATHER["function"]["parameters"])
     assert "Paris" in arguments["city"]
     assert arguments["unit"] == "celsius"
-    with client.chat.completions.stream(**asked, tool_choice=required) as stream:
+
+
+@pytest.mark.long  # the tests of serve_http show both on each change, on models that are told what to say
+def test_whole_and_streamed_calls_are_the_same_and_where_it_may_call_none_it_says_something(client: openai.OpenAI) -> None:
+    (call,) = client.chat.completions.create(**ASKED, tool_choice=REQUIRED).choices[0].message.tool_calls or ()
+    with client.chat.completions.stream(**ASKED, tool_choice=REQUIRED) as stream:
         (streamed,) = stream.get_final_completion().choices[0].message.tool_calls or ()
     assert streamed.function.arguments == call.function.arguments
-    said = client.chat.completions.create(**{**asked, "max_tokens": 8}, tool_choice="none").choices[0].message
+    said = client.chat.completions.create(**{**ASKED, "max_tokens": 8}, tool_choice="none").choices[0].message
     assert said.content
     assert not said.tool_calls

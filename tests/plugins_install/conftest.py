@@ -152,10 +152,6 @@ class Environment:
         """The command."""
         return self.code(LLMASOS, *arguments)
 
-    def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The command by the script that pip wrote, which takes longer."""
-        return self.run(str(self.python.with_name("llmasos")), *arguments)
-
     def listed(self) -> dict[str, Any]:
         """What ``llmasos plugins list --json`` says."""
         done = self.llmasos("plugins", "list", "--json")

@@ -53,7 +53,9 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
 
 
 #: On each change other tests of this folder use what these are as their readers do, and plugins of their kinds pass the same kits.
-LONG = ("placement_process", "accel_clip", "accel_round", "format_npz", "guard_words", "server_lines", "task_keywords")
+LONG = (
+    "placement_process", "accel_clip", "accel_round", "format_npz", "guard_words", "server_lines", "suite_surprise", "task_keywords",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in EXAMPLES])

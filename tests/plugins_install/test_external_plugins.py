@@ -28,7 +28,7 @@ def test_an_external_scheduler_comes_works_by_name_and_goes(environment, wheels,
     assert 'no scheduler "lifo" is installed' in before.stderr
     environment.pip("install", "--no-deps", str(wheels["sched-lifo"]))
     assert "lifo" in names(environment, "scheduler")
-    done = environment.script(*run)
+    done = environment.llmasos(*run)
     assert (done.returncode, done.stdout) == (0, "defg\n"), done.stderr
     shown = environment.llmasos("plugins", "show", "lifo")
     assert "Newest first." in shown.stdout
