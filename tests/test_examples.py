@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,7 +148,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, new_home: Callable[[Path], Path]) -> World:
     """A tiny model under the name of the real one, and what earlier examples leave: conversations, a preset, keys, a sealed model."""
     root = tmp_path_factory.mktemp("world")
     model, home, files = root / "tiny", root / "home", root / "files"
@@ -156,7 +156,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     tiny_checkpoint(folder=model, max_position_embeddings=2048)
     (model / "generation_config.json").write_text('{"max_new_tokens": 16}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMASOS_HOME", str(home))
+        patch.setenv("LLMASOS_HOME", str(new_home(home)))
         patch.chdir(files)
         for words in (
             ["models", "alias", "smollm2", str(model)],
@@ -194,7 +194,7 @@ def run(words: list[str], patch: pytest.MonkeyPatch, given: str = "") -> tuple[i
 @pytest.fixture
 def place(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and a home of its own."""
-    shutil.copytree(world.home, tmp_path / "home")
+    shutil.copytree(world.home, tmp_path / "home", symlinks=True)
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))

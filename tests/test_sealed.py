@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +122,16 @@ def test_a_loader_that_quantises_does_so_in_memory(models: Models, precision: st
     ],
 )
 def test_what_a_loader_built_is_kept_encrypted(
-    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, builds: str, loader: dict[str, Any]
+    models: Models,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new_home: Callable[[Path], Path],
+    module: str,
+    builds: str,
+    loader: dict[str, Any],
 ) -> None:
     """The next load does not build it again, unless it was changed on the disk; and it goes with its model."""
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LLMASOS_HOME", str(new_home(tmp_path / "home")))
     built: list[str] = []
     build = getattr(importlib.import_module(module), builds)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read(client: httpx.Client, body: dict[str, Any]) -> None:
         client.post("/v1/chat/completions", json=body)
 
 
-def test_what_a_killed_server_recorded_verifies_and_what_it_reserved_is_free(tmp_path: Path) -> None:
+def test_what_a_killed_server_recorded_verifies_and_what_it_reserved_is_free(tmp_path: Path, new_home: Callable[[Path], Path]) -> None:
     """SIGKILL with streams in decode and in the queue: the chain of the audit log has no problem, the database is whole, the reservations
     of the dead process are there until the folder is opened again, and the key may then use all of its quota that was not settled."""
     tiny_checkpoint(folder=tmp_path / "tiny")
@@ -62,7 +63,7 @@ def test_what_a_killed_server_recorded_verifies_and_what_it_reserved_is_free(tmp
     _, key = store.keys.create("k", tenant="t", now=time.time(), limits=KeyLimits(tokens_per_day=100_000))
     (tmp_path / "llmasos.toml").write_text(CONFIG.format(folder=tmp_path.as_posix()), encoding="utf-8")
     command = [sys.executable, "-m", "llmasos", "serve", "--config", str(tmp_path / "llmasos.toml")]
-    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "LLMASOS_HOME": str(new_home(tmp_path / "home"))}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
     assert process.stderr is not None
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 200, "ignore_eos": True}

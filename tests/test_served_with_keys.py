@@ -8,7 +8,8 @@ import http.client
 import json
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -91,7 +92,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, new_home: Callable[[Path], Path]) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("keys")
     info = folder / "site" / "made_more_http-1.0.dist-info"
     info.mkdir(parents=True)
@@ -107,7 +108,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "server": [{"use": "more-http", "port": 0}],
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMASOS_HOME", str(folder / "home"))
+        patch.setenv("LLMASOS_HOME", str(new_home(folder / "home")))
         patch.syspath_prepend(str(folder / "site"))
         with (
             llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline,
