@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -91,22 +92,28 @@ def pooled(hidden: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32
     return np.concatenate([ways[part] for part in parts])
 
 
-@pytest.mark.parametrize("name", POOLINGS)
-def test_the_pooling_of_a_sentence_transformers_folder_is_followed(written: tuple[Folders, Hidden], tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "loader"),
+    [
+        pytest.param(name, loader, marks=[pytest.mark.long] * (loader == "torch" and name not in ("max", "two")))
+        for name in POOLINGS
+        for loader in LOADERS
+    ],
+)
+def test_the_pooling_of_a_sentence_transformers_folder_is_followed(
+    written: tuple[Folders, Hidden], tmp_path: Path, name: str, loader: str
+) -> None:
     """Each mode, and two side by side, on both loaders; texts that are too long for the folder are cut on demand only."""
     folder = tmp_path / "model"
-    folder.mkdir()
-    for file in written[0]["bert"].iterdir():
-        (folder / file.name).symlink_to(file) if False else (folder / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(written[0]["bert"], folder)
     write_modules(folder, POOLINGS[name])
     wanted = [pooled(hidden, name) for hidden in written[1]["bert"][:5]]
-    for loader in LOADERS:
-        with llmasos.load_model(str(folder), loader=loader) as model:
-            assert far(model.embed(TEXTS[:5], normalize=False), wanted) < 1e-5
-            with pytest.raises(ContextLengthExceeded, match="52 tokens, and the model takes 40"):
-                model.embed(TEXTS)
-            shorter = " ".join(TEXTS[5].split()[:38])
-            assert far(model.embed([TEXTS[5]], truncate=True), model.embed([shorter])) < 1e-6
+    with llmasos.load_model(str(folder), loader=loader) as model:
+        assert far(model.embed(TEXTS[:5], normalize=False), wanted) < 1e-5
+        with pytest.raises(ContextLengthExceeded, match="52 tokens, and the model takes 40"):
+            model.embed(TEXTS)
+        shorter = " ".join(TEXTS[5].split()[:38])
+        assert far(model.embed([TEXTS[5]], truncate=True), model.embed([shorter])) < 1e-6
 
 
 @pytest.mark.peer

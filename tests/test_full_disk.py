@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,9 +91,11 @@ def test_a_conversation_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "accelerate"])
-def test_a_command_says_so_and_works_once_there_is_room(verb: str, tmp_path: Path, fork_server: ForkServer) -> None:
+def test_a_command_says_so_and_works_once_there_is_room(
+    verb: str, tmp_path: Path, fork_server: ForkServer, new_home: Callable[[Path], Path]
+) -> None:
     """The engine's build, and the result of an accelerator."""
-    model, home = tmp_path / "model", tmp_path / "home"
+    model, home = tmp_path / "model", new_home(tmp_path / "home")
     tiny_checkpoint(folder=model)
     output = tmp_path / "out" / "model"
     arguments = {
