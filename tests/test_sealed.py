@@ -176,7 +176,7 @@ def test_replicas_open_a_sealed_model_themselves(models: Models, forked_children
     np.testing.assert_array_equal(found, logits(models.folder, "onnx"))
     secret = Path(os.environ[VARIABLE]).read_text().split()[-1]
     assert secret.startswith("AGE-SECRET-KEY-")
-    assert len(commands) == 2
+    assert sum("local_child" in " ".join(command) for command in commands) == 2
     assert not [word for command in commands for word in command if secret in word or os.environ[VARIABLE] in word]
 
 
