@@ -109,11 +109,17 @@ def test_malformed_bodies_are_refused_and_leave_the_process_as_it_was(seed: int,
     try:
         send(COUNT // 4)  # fills pools and caches
         before, (own, objects) = state(), alive()
-        send(COUNT - COUNT // 4)
+        grown = list[int]()
+        # What every request leaves is left by each batch of them. Threads of the pool, timers that asyncio clears by and by, and types of
+        # values that abstract classes remember are left by some.
+        while len(grown) < 3 or (min(grown) > COUNT // 16 and len(grown) < 20):
+            send(COUNT // 4)
+            until(lambda: alive()[0] - own <= 3)  # nothing that was made for requests is kept; the last one's answer arrives before it ends
+            _, now = alive()
+            grown.append(now - objects)
+            objects = now
+        assert min(grown) <= COUNT // 16, grown
         assert state() == before
-        until(lambda: alive()[0] - own <= 3)  # nothing that was made for requests is kept; the last one's answer arrives before it ends
-        _, more = alive()
-        assert more - objects < 500 + COUNT // 50  # threads of the pool, and timers that asyncio cancelled and clears by and by
         assert whole(endpoint, "/v1/chat/completions", chat_body("hi"))["choices"][0]["message"]["content"] == "hi"
         until(lambda: server._application.gate.active == 0)  # an answer arrives before its request ends
         assert caplog.messages == []
