@@ -58,6 +58,8 @@ class WaitingTests(pytest.Item):
         """Collect them, and run one after the other, as pytest does. ``following``: what is run then."""
         items = self._collected()
         session = self.session
+        if not items:  # the test before left what it shares with this file
+            session._setupstate.teardown_exact(following)
         place = session.items.index(self)
         try:
             for item, after in zip(items, itertools.chain(items[1:], [following]), strict=False):
