@@ -174,7 +174,7 @@ private:
         const double wanted = (choice_.top_p + 1e-3) * total;  // by more than the sums of float32 lose
         // Where the largest of each block suffice, so do all tokens of as much weight as the least of them.
         kernel_.weights(most_.data(), most_.size(), top_, factor(), weights_.get());
-        if (const float least = least_of(most_.size(), wanted); least > 0) return find(logit_of(least));
+        if (const float least = least_of_most(wanted); least > 0) return find(logit_of(least));
         // Of a share of the total there are few tokens.
         for (double share = 1e-3;; share = share > 1e-7 ? share / 8 : 0) {
             const float least = find(logit_of(share * total));
@@ -182,12 +182,12 @@ private:
         }
     }
 
-    // A weight, of powers of the root of two the largest one, so that those of the first `count` `weights_` that are at least that sum up to
-    // `wanted`; 0 where there is none.
-    float least_of(size_t count, double wanted) const {
+    // A weight, of powers of the root of two the largest one, so that those of the `weights_` of blocks that are at least that sum up to `wanted`;
+    // 0 where there is none.
+    float least_of_most(double wanted) const {
         int low = 0, high = 64;
         const auto weight = [](int place) { return std::exp2(-0.5F * static_cast<float>(place)); };
-        const auto suffices = [&](int place) { return kernel_.mass(weights_.get(), weights_.get(), count, weight(place)) >= wanted; };
+        const auto suffices = [&](int place) { return kernel_.mass(weights_.get(), weights_.get(), most_.size(), weight(place)) >= wanted; };
         if (!suffices(high)) return 0;
         while (high - low > 1) {
             const int middle = (low + high) / 2;

@@ -47,9 +47,8 @@ class CpuDraws:
 def _choice(temperature: float, top_p: float, min_p: float, top_k: int, repetition: float, presence: float, frequency: float) -> bytes:
     """A choice without its point and its ids."""
     choice = np.zeros((), _CHOICE)
-    for name, value in (("temperature", temperature), ("top_p", top_p), ("min_p", min_p), ("top_k", top_k)):
-        choice[name] = value
-    for name, value in (("repetition", repetition), ("presence", presence), ("frequency", frequency)):
+    cuts = {"temperature": temperature, "top_p": top_p, "min_p": min_p, "top_k": top_k}
+    for name, value in {**cuts, "repetition": repetition, "presence": presence, "frequency": frequency}.items():
         choice[name] = value
     return choice.tobytes()
 

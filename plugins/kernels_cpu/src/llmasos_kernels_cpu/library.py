@@ -229,18 +229,23 @@ def draw(rows: Sequence[Floats] | Floats, choices: npt.NDArray[Any], *, threads:
     tokens = np.empty(count, np.int64)
     if not count:
         return tokens
-    arrays: Sequence[Floats] = (rows,) if isinstance(rows, np.ndarray) else rows
-    shape = arrays[0].shape
-    if any(row.shape != shape or row.dtype != _FLOAT or not row.flags.c_contiguous for row in arrays) or len(shape) != 1 + (
-        arrays is not rows
-    ):
-        raise ValueError("The rows of logits are no contiguous float32 arrays of one length.")
+    if isinstance(rows, np.ndarray):
+        _check_logits([rows], 2)
+        vocab, addresses, first = rows.shape[1], None, _place(rows)
+    else:
+        _check_logits(rows, 1)
+        vocab, addresses, first = len(rows[0]), _addresses(rows), None
     if len(choices) != count:
         raise ValueError(f"There are {count} rows of logits, and {len(choices)} choices.")
-    addresses = None if arrays is not rows else _addresses(arrays)
-    where = (None, _place(arrays[0])) if addresses is None else (_place(addresses), None)
-    _checked(_library().llmasos_kernels_draw(_named(name), *where, count, shape[-1], _place(choices), _place(tokens), threads))
+    where = None if addresses is None else _place(addresses)
+    _checked(_library().llmasos_kernels_draw(_named(name), where, first, count, vocab, _place(choices), _place(tokens), threads))
     return tokens
+
+
+def _check_logits(arrays: Sequence[Floats], dimensions: int) -> None:
+    shape = arrays[0].shape
+    if len(shape) != dimensions or any(each.shape != shape or each.dtype != _FLOAT or not each.flags.c_contiguous for each in arrays):
+        raise ValueError("The rows of logits are no contiguous float32 arrays of one length.")
 
 
 def take_rows(matrix: PackedMatrix, indices: Integers) -> Floats:
