@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -105,7 +106,7 @@ class Formats:
         likely = [entry for entry in entries if entry.name == suffix]  # as a rule the last that is asked
         others = sorted((entry for entry in entries if entry.name != suffix), key=lambda entry: entry.name)
         asked: set[str] = set()
-        for known in (known for part in (likely, others) for known in described(part)):
+        for known in itertools.chain.from_iterable(map(described, (likely, others))):
             name = known.entry.name
             if known.problem:
                 broken.append(known.problem)
