@@ -77,6 +77,13 @@ def test_two_levels_are_found_again(rows: int, groups: int, count: int, largest:
     np.testing.assert_array_equal(again, products)
 
 
+def test_products_beyond_float16_have_no_levels() -> None:
+    """Nor is there a warning of numpy, which fails a test here: a scale that is infinite as a float16 is not multiplied."""
+    large = np.zeros((1, 8), np.float32)
+    large[0, 0] = 2.0**120
+    assert split_levels(large, 8) is None
+
+
 def test_other_scales_have_no_levels() -> None:
     random = np.random.default_rng(3)
     for kind in (np.float32, np.float16):

@@ -159,6 +159,6 @@ def test_nothing_stays_open_after_close() -> None:
     ends.close()
     ends.close()
     assert isinstance(receiving.exception(SECONDS), EOFError | OSError)
-    assert open_files() == before
+    assert open_files() <= before  # what was there before may be closed meanwhile
     with pytest.raises(OSError, match="descriptor"):
         ends.one.send(MESSAGE)

@@ -155,7 +155,7 @@ def test_nothing_stays_open_of_connections_that_were_refused_or_closed() -> None
             connect(HERE, listener.port, WRONG, SECONDS)
         with connect(HERE, listener.port, listener.key, SECONDS), accepted.result(SECONDS):
             pass
-    assert open_files() == before
+    assert open_files() <= before  # what was there before may be closed meanwhile
 
 
 @pytest.mark.parametrize(

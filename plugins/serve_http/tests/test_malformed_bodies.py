@@ -119,7 +119,9 @@ def test_malformed_bodies_are_refused_and_leave_the_process_as_it_was(seed: int,
             grown.append(now - objects)
             objects = now
         assert min(grown) <= COUNT // 16, grown
-        assert state() == before
+        threads, files = state()
+        assert not threads - before[0]  # a thread or file that was there before may end meanwhile
+        assert files <= before[1]
         assert whole(endpoint, "/v1/chat/completions", chat_body("hi"))["choices"][0]["message"]["content"] == "hi"
         until(lambda: server._application.gate.active == 0)  # an answer arrives before its request ends
         assert caplog.messages == []

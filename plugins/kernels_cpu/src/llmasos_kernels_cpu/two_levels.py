@@ -57,11 +57,11 @@ def _split(blocks: Floats, lower: npt.NDArray[np.int8], upper: npt.NDArray[np.fl
         tried = left[which]
         with np.errstate(over="ignore"):
             halves = quotients[which, divisor].astype(np.float16)
-        factors = halves.astype(np.float32)
-        usable = np.isfinite(factors) & (factors != 0)
+        usable = np.isfinite(halves) & (halves != 0)
+        factors = np.where(usable, halves, 1).astype(np.float32)[:, None]
         products = blocks[tried]
-        whole = np.clip(np.rint(products / np.where(usable, factors, 1)[:, None]), -128, 127)
-        exact = np.flatnonzero(usable & (whole * factors[:, None] == products).all(axis=1))
+        whole = np.clip(np.rint(products / factors), -128, 127)
+        exact = np.flatnonzero(usable & (whole * factors == products).all(axis=1))
         first = exact[np.flatnonzero(np.diff(tried[exact], prepend=-1))]  # of each block, which stand together
         lower[tried[first]], upper[tried[first]] = whole[first].astype(np.int8), halves[first]
         left = left[upper[left] == 0]
