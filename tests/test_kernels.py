@@ -192,6 +192,15 @@ def test_a_token_has_the_same_logits_alone_in_a_batch_and_as_a_draft(kernels: st
         engine.shutdown()
 
 
+@needs_kernels
+def test_prompts_are_theirs_on_a_processor_with_amx_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There ONNX Runtime's own prompts would be faster in 16 bits than in 8, and a token would have other logits in a prompt than after it."""
+    checkpoint = tiny_checkpoint("llama-q4-minimums")
+    expected = logits(checkpoint, tmp_path, kernels="cpu", prefill_activations="int8")
+    monkeypatch.setattr("llmasos_backend_onnx.cpu._flags", lambda: frozenset({"avx512_vnni", "amx_tile", "amx_int8"}))
+    np.testing.assert_array_equal(logits(checkpoint, tmp_path, kernels="cpu"), expected)
+
+
 def test_layers_that_they_do_not_take_stay_as_they_were(tmp_path: Path) -> None:
     """Groups of 8 columns are computed as floats, the others by the kernels."""
     checkpoint = quantized(in_groups_of_8, "down_proj")

@@ -22,26 +22,6 @@ void memory_is_written() { __asm__ volatile("" ::: "memory"); }
 
 struct Amx : Avx512 {
     static constexpr int most = kTileRows, least = kTileRows;
-
-    template <int bits, int unit, int M>
-    static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
-        static_assert(M == kTileRows);
-        alignas(64) uint8_t lines[unit / kStep * kLine];
-        alignas(64) int32_t products[kTileRows * kRows];
-        const uint8_t* weights = codes;
-        if constexpr (bits != 8) {
-            unpacked<bits, unit>(codes, [&](int step, __m512i line) { _mm512_store_si512(lines + step * kLine, line); });
-            weights = lines;
-        }
-        memory_is_written();
-        LLMASOS_TILE_ZERO(0);
-        LLMASOS_TILE_LOAD(1, values, unit);
-        LLMASOS_TILE_LOAD(2, weights, kLine);
-        LLMASOS_TILE_PRODUCT(0, 1, 2);
-        LLMASOS_TILE_STORE(0, products, kLine);
-        memory_is_written();
-        for (int m = 0; m < M; ++m) sums[m] = _mm512_add_epi32(sums[m], _mm512_load_si512(products + m * kRows));
-    }
 };
 
 // What `ldtilecfg` reads: the first three tiles are sums, activations and weights. Of a unit of the weights a row of their tile holds `columns`.
@@ -96,12 +76,162 @@ struct Bf16Tiles : Bf16<Amx> {
     };
 };
 
+// Products of int8 of one panel and rows of activations, of which sixteen are a tile. Three things make them fast: codes are unpacked once for
+// all rows; a tile's products are stored some units before their floats are computed, which takes longer than the tiles do; and what a lane
+// sums stays in registers.
+template <int bits, int unit, bool one, bool fixed>
+struct Int8Panel {
+    using Form = Product<Int8<Amx>>;
+
+    static constexpr size_t kUnits = 32;     // unpacked at once
+    static constexpr size_t kTiles = 8;      // rows for which they are, in tiles
+    static constexpr size_t kStored = 8;     // units whose products are kept; a power of two
+    static constexpr size_t kAhead = 4;      // units between the products and their floats
+    static constexpr size_t kUnpacked = 6;   // and between unpacked codes and the floats
+    static constexpr size_t kProducts = kTileRows * kRows;
+    static constexpr size_t kLines = unit * kRows;                 // bytes of a unit's codes
+    static constexpr size_t kUnitBytes = kRows * unit * bits / 8;  // as they are stored
+    static constexpr size_t kShare = kTileRows * unit_share(Precision::int8, unit);
+
+    // What is the same for all tiles of a part of the units.
+    struct Part {
+        const uint8_t* codes;  // as they are stored
+        uint8_t* unpacked;     // those of less than eight bits
+        size_t first, count, first_group;
+        const float *scales, *shifts;  // of groups from `first_group` on; shifts are null where no zero varies
+
+        const uint8_t* lines(size_t at) const { return (bits == 8 ? codes : unpacked) + at * kLines; }
+    };
+
+    LLMASOS_INLINE static void multiply(const uint8_t* values, const uint8_t* lines, int32_t* products) {
+        memory_is_written();
+        LLMASOS_TILE_ZERO(0);
+        LLMASOS_TILE_LOAD(1, values, unit);
+        LLMASOS_TILE_LOAD(2, lines, kLine);
+        LLMASOS_TILE_PRODUCT(0, 1, 2);
+        LLMASOS_TILE_STORE(0, products, kLine);
+        memory_is_written();
+    }
+
+    // Adds the part's products with one tile of activations to what a group has so far, and groups that end to the results.
+    LLMASOS_INLINE static void unpack(const Part& part, size_t at) {
+        if constexpr (bits != 8)
+            Avx512::unpacked<bits, unit>(part.codes + at * kUnitBytes, [&](int step, __m512i line) __attribute__((always_inline)) {
+                _mm512_store_si512(part.unpacked + at * kLines + step * kLine, line);
+            });
+    }
+
+    // With the first tile codes are unpacked, and those that follow the part asked for.
+    template <bool is_first>
+    static void add(const Matrix& matrix, const Part& part, const uint8_t* tile, const float* group_sums, float* kept_results, float* kept_sums) {
+        alignas(64) int32_t products[kStored * kProducts];
+        const size_t units = matrix.layout.units, in_group = matrix.shape.group;
+        __m512 results[kTileRows], sums[kTileRows];
+        for (int m = 0; m < kTileRows; ++m) {
+            results[m] = _mm512_load_ps(kept_results + m * kRows);
+            if constexpr (!one) sums[m] = _mm512_load_ps(kept_sums + m * kRows);
+        }
+        if constexpr (is_first)
+            for (size_t at = 0; at < kUnpacked && at < part.count; ++at) unpack(part, at);
+        for (size_t at = 0; at < kAhead && at < part.count; ++at) multiply(tile + at * kShare, part.lines(at), products + at * kProducts);
+        size_t group = 0;
+        for (size_t at = 0; at < part.count; ++at) {
+            if constexpr (is_first) {
+                for (size_t line = 0; line < kUnitBytes; line += kLine)
+                    _mm_prefetch(reinterpret_cast<const char*>(part.codes + (part.count + at) * kUnitBytes + line), _MM_HINT_T1);
+                if (at + kUnpacked < part.count) unpack(part, at + kUnpacked);
+            }
+            const size_t next = at + kAhead;
+            if (next < part.count) multiply(tile + next * kShare, part.lines(next), products + next % kStored * kProducts);
+            const int32_t* const found = products + at % kStored * kProducts;
+            const auto* const factors = reinterpret_cast<const float*>(tile + at * kShare + kTileRows * unit);
+            const auto* const offsets = reinterpret_cast<const int32_t*>(factors + kTileRows);
+            const bool ends = one || (part.first + at + 1) % in_group == 0 || part.first + at + 1 == units;
+            const __m512 scale = _mm512_load_ps(part.scales + group * kRows);
+            for (int m = 0; m < kTileRows; ++m) {
+                __m512i whole = _mm512_load_si512(found + m * kRows);
+                if constexpr (fixed) whole = _mm512_add_epi32(whole, _mm512_set1_epi32(offsets[m]));
+                const __m512 product = _mm512_cvtepi32_ps(whole), factor = _mm512_set1_ps(factors[m]);
+                if constexpr (one) {  // a sum of one product is that product, but for the sign of 0, which the results do not show
+                    results[m] = _mm512_fmadd_ps(scale, _mm512_mul_ps(product, factor), results[m]);
+                } else {
+                    sums[m] = _mm512_fmadd_ps(product, factor, sums[m]);
+                }
+            }
+            if (!ends) continue;
+            if constexpr (!one)
+                for (int m = 0; m < kTileRows; ++m) {
+                    results[m] = _mm512_fmadd_ps(scale, sums[m], results[m]);
+                    sums[m] = _mm512_setzero_ps();
+                }
+            if constexpr (!fixed) {
+                const __m512 shift = _mm512_load_ps(part.shifts + group * kRows);
+                const float* const these = group_sums + (part.first_group + group) * kTileRows;
+                for (int m = 0; m < kTileRows; ++m) results[m] = _mm512_fmadd_ps(shift, _mm512_set1_ps(these[m]), results[m]);
+            }
+            ++group;
+        }
+        for (int m = 0; m < kTileRows; ++m) {
+            _mm512_store_ps(kept_results + m * kRows, results[m]);
+            if constexpr (!one) _mm512_store_ps(kept_sums + m * kRows, sums[m]);
+        }
+    }
+
+    static void run(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+        const Layout& layout = matrix.layout;
+        const uint8_t* const data = matrix.data + index * layout.panel_bytes;
+        const size_t in_group = matrix.shape.group, row = index * kRows, left = matrix.shape.rows - row, lanes = left < kRows ? left : kRows;
+        alignas(64) uint8_t unpacked[bits == 8 ? kLine : kUnits * kLines];
+        alignas(64) float scales[kUnits * kRows], shifts[kUnits * kRows];
+        alignas(64) float results[kTiles * kProducts], sums[one ? kRows : kTiles * kProducts];
+        for (; first < last; first += kTiles * kTileRows) {
+            const size_t tiles = (last - first) / kTileRows < kTiles ? (last - first) / kTileRows : kTiles;
+            for (size_t at = 0; at < tiles * kProducts; at += kRows) {
+                _mm512_store_ps(results + at, _mm512_setzero_ps());
+                if constexpr (!one) _mm512_store_ps(sums + at, _mm512_setzero_ps());
+            }
+            for (size_t begin = 0; begin < layout.units; begin += kUnits) {
+                const size_t count = layout.units - begin < kUnits ? layout.units - begin : kUnits, group = begin / in_group;
+                const size_t groups = (begin + count - 1) / in_group + 1 - group;
+                Form::factors(matrix, data, layout.scales, layout.upper_scales, group, groups, scales);
+                if constexpr (!fixed) Form::shifts(matrix, data, group, groups, scales, shifts);
+                const Part part{data + layout.codes + begin * kUnitBytes, unpacked, begin, count, group, scales, shifts};
+                for (size_t tile = 0; tile < tiles; ++tile) {
+                    const size_t place = first + tile * kTileRows;
+                    (tile == 0 ? add<true> : add<false>)(matrix, part, input.tiles + place * input.row_bytes + begin * kShare, fixed ? nullptr : input.sums + place * layout.groups,
+                        results + tile * kProducts, one ? nullptr : sums + tile * kProducts);
+                }
+            }
+            for (size_t m = 0; m < tiles * kTileRows; ++m, output += stride) {
+                __m512 result = _mm512_load_ps(results + m * kRows);
+                if (matrix.bias) result = _mm512_add_ps(result, Avx512::some(matrix.bias + row, lanes));
+                Avx512::store(output, result, lanes);
+            }
+        }
+    }
+};
+
+template <int bits, int unit>
+void run_panel(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+    const bool one = matrix.shape.group == 1, fixed = matrix.shape.zero == Zero::fixed;
+    const auto run = one ? fixed ? Int8Panel<bits, unit, true, true>::run : Int8Panel<bits, unit, true, false>::run
+                         : fixed ? Int8Panel<bits, unit, false, true>::run : Int8Panel<bits, unit, false, false>::run;
+    run(matrix, input, index, first, last, output, stride);
+}
+
+template <int unit>
+void run_bits(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+    const int bits = matrix.shape.bits;
+    const auto run = bits == 4 ? run_panel<4, unit> : bits == 6 ? run_panel<6, unit> : run_panel<8, unit>;
+    run(matrix, input, index, first, last, output, stride);
+}
+
 void run(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
     const size_t whole = (last - first) / kTileRows * kTileRows;
     if (whole) {
         const TileConfig config(kTileRows, matrix.shape.unit, kStep);
         LLMASOS_TILES_LOAD_CONFIG(&config);
-        Product<Int8<Amx>>::run(matrix, input, index, first, first + whole, output, stride);
+        (matrix.shape.unit == 32 ? run_bits<32> : run_bits<16>)(matrix, input, index, first, first + whole, output, stride);
         LLMASOS_TILES_RELEASE();
     }
     kAvx512.products[static_cast<size_t>(Precision::int8)]->run(matrix, input, index, first + whole, last, output + whole * stride, stride);

@@ -44,10 +44,13 @@ bool has_amx() {
 #ifdef LLMASOS_EMULATED_TILES
     return has_avx512();
 #endif
-    uint32_t a = 7, b, c = 0, d;
-    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    constexpr uint32_t kBf16 = 1U << 22, kTile = 1U << 24, kInt8 = 1U << 25, kAll = kBf16 | kTile | kInt8;
-    static const bool granted = has_avx512() && (d & kAll) == kAll && tiles_granted();
+    // Asked once: a virtual machine takes microseconds for the answer.
+    static const bool granted = [] {
+        uint32_t a = 7, b, c = 0, d;
+        __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+        constexpr uint32_t kBf16 = 1U << 22, kTile = 1U << 24, kInt8 = 1U << 25, kAll = kBf16 | kTile | kInt8;
+        return has_avx512() && (d & kAll) == kAll && tiles_granted();
+    }();
     return granted;
 }
 
@@ -108,7 +111,7 @@ const Kernel* first_that_runs() {
 constexpr size_t kManyValues = 1 << 14;
 
 // Activations whose gates and gated values are computed before they are multiplied; a multiple of the largest tile.
-constexpr size_t kGated = 64;
+constexpr size_t kGated = 128;
 
 struct Work {
     const Kernel& kernel;

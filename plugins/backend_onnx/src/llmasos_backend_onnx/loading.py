@@ -98,9 +98,9 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     check_tensors(checkpoint)
     if options.precision == "int8_channel":
         check_int8_gemm("precision", "int8_channel")
-    activations = prefill_activations(options, config, limits)
-    integer = activations == "int16" and options.precision not in ("fp32", "int8_channel")  # which have no blocks of codes
     operators = installed_operators(options)
+    activations = prefill_activations(options, config, limits, operators)
+    integer = activations == "int16" and options.precision not in ("fp32", "int8_channel")  # which have no blocks of codes
     float_prompts = operators is None or activations == "fp32"
     width = head_width(config)
     key = cache_key(

@@ -39,7 +39,7 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
     embedded, shared = _embedding(table, precision, matrices.operators)
     apart = 0 if shared and config.tie_embeddings and precision in ("auto", "int8") else embedded
     weights = vectors + apart + matrices.bytes
-    activations = prefill_activations(options, config, limits)
+    activations = prefill_activations(options, config, limits, matrices.operators)
     if activations == "fp32" and matrices.four_bit:
         weights += vectors + apart + matrices.float_bytes
     elif activations == "int16" and matrices.products:
