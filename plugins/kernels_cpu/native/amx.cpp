@@ -17,6 +17,11 @@ namespace {
 
 constexpr int kTileRows = 16;
 
+// Once for each row of a tile. Compilers keep sixteen variables in registers that they would not keep an array in, since instructions of tiles count
+// as writing to all memory.
+#define LLMASOS_EACH_ROW(use) \
+    use(0) use(1) use(2) use(3) use(4) use(5) use(6) use(7) use(8) use(9) use(10) use(11) use(12) use(13) use(14) use(15)
+
 // Compilers do not know that tiles are loaded from memory.
 void memory_is_written() { __asm__ volatile("" ::: "memory"); }
 
@@ -24,7 +29,8 @@ struct Amx : Avx512 {
     static constexpr int most = kTileRows, least = kTileRows;
 };
 
-// What `ldtilecfg` reads: the first three tiles are sums, activations and weights. Of a unit of the weights a row of their tile holds `columns`.
+// What `ldtilecfg` reads: the first three tiles are sums, activations and weights, and the next three too. Of a unit of the weights a row of their
+// tile holds `columns`.
 struct alignas(64) TileConfig {
     uint8_t palette = 1;
     uint8_t start = 0;
@@ -33,10 +39,12 @@ struct alignas(64) TileConfig {
     uint8_t rows[16] = {};
 
     TileConfig(int activations, int unit, int columns) {
-        row_bytes[0] = row_bytes[2] = kLine;
-        row_bytes[1] = static_cast<uint16_t>(unit / columns * 4);
-        rows[0] = rows[1] = static_cast<uint8_t>(activations);
-        rows[2] = static_cast<uint8_t>(unit / columns);
+        for (int set = 0; set < 6; set += 3) {
+            row_bytes[set] = row_bytes[set + 2] = kLine;
+            row_bytes[set + 1] = static_cast<uint16_t>(unit / columns * 4);
+            rows[set] = rows[set + 1] = static_cast<uint8_t>(activations);
+            rows[set + 2] = static_cast<uint8_t>(unit / columns);
+        }
     }
 };
 
@@ -87,7 +95,7 @@ struct Int8Panel {
     static constexpr size_t kTiles = 8;      // rows for which they are, in tiles
     static constexpr size_t kStored = 8;     // units whose products are kept; a power of two
     static constexpr size_t kAhead = 4;      // units between the products and their floats
-    static constexpr size_t kUnpacked = 6;   // and between unpacked codes and the floats
+    static constexpr size_t kUnpacked = 8;   // and between unpacked codes and the floats
     static constexpr size_t kProducts = kTileRows * kRows;
     static constexpr size_t kLines = unit * kRows;                 // bytes of a unit's codes
     static constexpr size_t kUnitBytes = kRows * unit * bits / 8;  // as they are stored
@@ -103,17 +111,6 @@ struct Int8Panel {
         const uint8_t* lines(size_t at) const { return (bits == 8 ? codes : unpacked) + at * kLines; }
     };
 
-    LLMASOS_INLINE static void multiply(const uint8_t* values, const uint8_t* lines, int32_t* products) {
-        memory_is_written();
-        LLMASOS_TILE_ZERO(0);
-        LLMASOS_TILE_LOAD(1, values, unit);
-        LLMASOS_TILE_LOAD(2, lines, kLine);
-        LLMASOS_TILE_PRODUCT(0, 1, 2);
-        LLMASOS_TILE_STORE(0, products, kLine);
-        memory_is_written();
-    }
-
-    // Adds the part's products with one tile of activations to what a group has so far, and groups that end to the results.
     LLMASOS_INLINE static void unpack(const Part& part, size_t at) {
         if constexpr (bits != 8)
             Avx512::unpacked<bits, unit>(part.codes + at * kUnitBytes, [&](int step, __m512i line) __attribute__((always_inline)) {
@@ -121,60 +118,108 @@ struct Int8Panel {
             });
     }
 
-    // With the first tile codes are unpacked, and those that follow the part asked for.
+    // Multiplies a unit. Two sets of tiles take turns, so that one is stored while the other one multiplies.
+    template <int set>
+    LLMASOS_INLINE static void multiply(const uint8_t* values, const uint8_t* lines) {
+        memory_is_written();
+        if constexpr (set) {
+            LLMASOS_TILE_ZERO(3);
+            LLMASOS_TILE_LOAD(4, values, unit);
+            LLMASOS_TILE_LOAD(5, lines, kLine);
+            LLMASOS_TILE_PRODUCT(3, 4, 5);
+        } else {
+            LLMASOS_TILE_ZERO(0);
+            LLMASOS_TILE_LOAD(1, values, unit);
+            LLMASOS_TILE_LOAD(2, lines, kLine);
+            LLMASOS_TILE_PRODUCT(0, 1, 2);
+        }
+    }
+
+    template <int set>
+    LLMASOS_INLINE static void keep(int32_t* products) {
+        if constexpr (set) {
+            LLMASOS_TILE_STORE(3, products, kLine);
+        } else {
+            LLMASOS_TILE_STORE(0, products, kLine);
+        }
+        memory_is_written();
+    }
+
+    // What a row adds to its sum of a group, or where a group is one unit to its result.
+    struct Unit {
+        const int32_t* products;
+        const float* factors;
+
+        LLMASOS_INLINE __m512 product(int row) const {
+            __m512i whole = _mm512_load_si512(products + row * kRows);
+            if constexpr (fixed) whole = _mm512_add_epi32(whole, _mm512_set1_epi32(reinterpret_cast<const int32_t*>(factors + kTileRows)[row]));
+            return _mm512_cvtepi32_ps(whole);
+        }
+        LLMASOS_INLINE __m512 factor(int row) const { return _mm512_set1_ps(factors[row]); }
+    };
+
+    // Adds the part's products with one tile of activations to what a group has so far, and groups that end to the results. With the first tile
+    // codes are unpacked, and those that follow the part asked for.
     template <bool is_first>
-    static void add(const Matrix& matrix, const Part& part, const uint8_t* tile, const float* group_sums, float* kept_results, float* kept_sums) {
+    static void add(const Matrix& matrix, const Part& part, const uint8_t* tile, const float* group_sums, float* results, float* sums) {
         alignas(64) int32_t products[kStored * kProducts];
         const size_t units = matrix.layout.units, in_group = matrix.shape.group;
-        __m512 results[kTileRows], sums[kTileRows];
-        for (int m = 0; m < kTileRows; ++m) {
-            results[m] = _mm512_load_ps(kept_results + m * kRows);
-            if constexpr (!one) sums[m] = _mm512_load_ps(kept_sums + m * kRows);
-        }
+        size_t group = 0;
+        // Multiplies the unit `next`, and stores the products of the one before.
+        const auto ahead = [&]<int set>(size_t next) __attribute__((always_inline)) {
+            if (next < part.count) multiply<set>(tile + next * kShare, part.lines(next));
+            if (next && next - 1 < part.count) keep<1 - set>(products + (next - 1) % kStored * kProducts);
+        };
         if constexpr (is_first)
             for (size_t at = 0; at < kUnpacked && at < part.count; ++at) unpack(part, at);
-        for (size_t at = 0; at < kAhead && at < part.count; ++at) multiply(tile + at * kShare, part.lines(at), products + at * kProducts);
-        size_t group = 0;
+        static_assert(kAhead % 2 == 0);
+        for (size_t at = 0; at < kAhead; at += 2) {
+            ahead.template operator()<0>(at);
+            ahead.template operator()<1>(at + 1);
+        }
+#define LLMASOS_LOAD(row) __m512 result##row = _mm512_load_ps(results + row * kRows);
+        LLMASOS_EACH_ROW(LLMASOS_LOAD)
+#undef LLMASOS_LOAD
         for (size_t at = 0; at < part.count; ++at) {
             if constexpr (is_first) {
-                for (size_t line = 0; line < kUnitBytes; line += kLine)
-                    _mm_prefetch(reinterpret_cast<const char*>(part.codes + (part.count + at) * kUnitBytes + line), _MM_HINT_T1);
+                const uint8_t* const next = part.codes + (part.count + at) * kUnitBytes;
+                for (size_t line = 0; line < kUnitBytes; line += kLine) _mm_prefetch(reinterpret_cast<const char*>(next + line), _MM_HINT_T1);
                 if (at + kUnpacked < part.count) unpack(part, at + kUnpacked);
             }
-            const size_t next = at + kAhead;
-            if (next < part.count) multiply(tile + next * kShare, part.lines(next), products + next % kStored * kProducts);
-            const int32_t* const found = products + at % kStored * kProducts;
-            const auto* const factors = reinterpret_cast<const float*>(tile + at * kShare + kTileRows * unit);
-            const auto* const offsets = reinterpret_cast<const int32_t*>(factors + kTileRows);
-            const bool ends = one || (part.first + at + 1) % in_group == 0 || part.first + at + 1 == units;
-            const __m512 scale = _mm512_load_ps(part.scales + group * kRows);
-            for (int m = 0; m < kTileRows; ++m) {
-                __m512i whole = _mm512_load_si512(found + m * kRows);
-                if constexpr (fixed) whole = _mm512_add_epi32(whole, _mm512_set1_epi32(offsets[m]));
-                const __m512 product = _mm512_cvtepi32_ps(whole), factor = _mm512_set1_ps(factors[m]);
-                if constexpr (one) {  // a sum of one product is that product, but for the sign of 0, which the results do not show
-                    results[m] = _mm512_fmadd_ps(scale, _mm512_mul_ps(product, factor), results[m]);
-                } else {
-                    sums[m] = _mm512_fmadd_ps(product, factor, sums[m]);
-                }
+            if (at % 2) {
+                ahead.template operator()<1>(at + kAhead);
+            } else {
+                ahead.template operator()<0>(at + kAhead);
             }
-            if (!ends) continue;
+            const Unit each{products + at % kStored * kProducts, reinterpret_cast<const float*>(tile + at * kShare + kTileRows * unit)};
+            const bool ends = one || (part.first + at + 1) % in_group == 0 || part.first + at + 1 == units;
             if constexpr (!one)
-                for (int m = 0; m < kTileRows; ++m) {
-                    results[m] = _mm512_fmadd_ps(scale, sums[m], results[m]);
-                    sums[m] = _mm512_setzero_ps();
+                for (int row = 0; row < kTileRows; ++row) {
+                    float* const sum = sums + row * kRows;
+                    _mm512_store_ps(sum, _mm512_fmadd_ps(each.product(row), each.factor(row), _mm512_load_ps(sum)));
                 }
-            if constexpr (!fixed) {
+            if (!ends) continue;
+            const __m512 scale = _mm512_load_ps(part.scales + group * kRows);
+            // A sum of one product is that product, but for the sign of 0, which results do not show.
+#define LLMASOS_SCALE(row) \
+    result##row = _mm512_fmadd_ps(scale, one ? _mm512_mul_ps(each.product(row), each.factor(row)) : _mm512_load_ps(sums + row * kRows), result##row);
+            if constexpr (fixed) {
+                LLMASOS_EACH_ROW(LLMASOS_SCALE)
+            } else {
                 const __m512 shift = _mm512_load_ps(part.shifts + group * kRows);
                 const float* const these = group_sums + (part.first_group + group) * kTileRows;
-                for (int m = 0; m < kTileRows; ++m) results[m] = _mm512_fmadd_ps(shift, _mm512_set1_ps(these[m]), results[m]);
+#define LLMASOS_SHIFT(row) LLMASOS_SCALE(row) result##row = _mm512_fmadd_ps(shift, _mm512_set1_ps(these[row]), result##row);
+                LLMASOS_EACH_ROW(LLMASOS_SHIFT)
+#undef LLMASOS_SHIFT
             }
+#undef LLMASOS_SCALE
+            if constexpr (!one)
+                for (int row = 0; row < kTileRows; ++row) _mm512_store_ps(sums + row * kRows, _mm512_setzero_ps());
             ++group;
         }
-        for (int m = 0; m < kTileRows; ++m) {
-            _mm512_store_ps(kept_results + m * kRows, results[m]);
-            if constexpr (!one) _mm512_store_ps(kept_sums + m * kRows, sums[m]);
-        }
+#define LLMASOS_STORE(row) _mm512_store_ps(results + row * kRows, result##row);
+        LLMASOS_EACH_ROW(LLMASOS_STORE)
+#undef LLMASOS_STORE
     }
 
     static void run(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
