@@ -38,7 +38,7 @@ struct alignas(64) TileConfig {
     uint16_t row_bytes[16] = {};
     uint8_t rows[16] = {};
 
-    TileConfig(int activations, int unit, int columns) {
+    constexpr TileConfig(int activations, int unit, int columns) {
         for (int set = 0; set < 6; set += 3) {
             row_bytes[set] = row_bytes[set + 2] = kLine;
             row_bytes[set + 1] = static_cast<uint16_t>(unit / columns * 4);
@@ -58,7 +58,7 @@ struct Bf16Tiles : Bf16<Amx> {
         PairsOfCodes<bits> pairs;
 
         explicit Ready(bool fixed) : pairs(fixed) {
-            const TileConfig config(M, unit, 2);
+            static constexpr TileConfig config(M, unit, 2);
             LLMASOS_TILES_LOAD_CONFIG(&config);
         }
         ~Ready() { LLMASOS_TILES_RELEASE(); }
@@ -177,7 +177,7 @@ struct Int8Panel {
             ahead.template operator()<0>(at);
             ahead.template operator()<1>(at + 1);
         }
-#define LLMASOS_LOAD(row) __m512 result##row = _mm512_load_ps(results + row * kRows);
+#define LLMASOS_LOAD(row) __m512 result##row = part.first ? _mm512_load_ps(results + row * kRows) : _mm512_setzero_ps();
         LLMASOS_EACH_ROW(LLMASOS_LOAD)
 #undef LLMASOS_LOAD
         for (size_t at = 0; at < part.count; ++at) {
@@ -231,10 +231,8 @@ struct Int8Panel {
         alignas(64) float results[kTiles * kProducts], sums[one ? kRows : kTiles * kProducts];
         for (; first < last; first += kTiles * kTileRows) {
             const size_t tiles = (last - first) / kTileRows < kTiles ? (last - first) / kTileRows : kTiles;
-            for (size_t at = 0; at < tiles * kProducts; at += kRows) {
-                _mm512_store_ps(results + at, _mm512_setzero_ps());
-                if constexpr (!one) _mm512_store_ps(sums + at, _mm512_setzero_ps());
-            }
+            if constexpr (!one)
+                for (size_t at = 0; at < tiles * kProducts; at += kRows) _mm512_store_ps(sums + at, _mm512_setzero_ps());
             for (size_t begin = 0; begin < layout.units; begin += kUnits) {
                 const size_t count = layout.units - begin < kUnits ? layout.units - begin : kUnits, group = begin / in_group;
                 const size_t groups = (begin + count - 1) / in_group + 1 - group;
@@ -257,7 +255,7 @@ struct Int8Panel {
 };
 
 template <int bits, int unit>
-void run_panel(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+void run_bits(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
     const bool one = matrix.shape.group == 1, fixed = matrix.shape.zero == Zero::fixed;
     const auto run = one ? fixed ? Int8Panel<bits, unit, true, true>::run : Int8Panel<bits, unit, true, false>::run
                          : fixed ? Int8Panel<bits, unit, false, true>::run : Int8Panel<bits, unit, false, false>::run;
@@ -265,20 +263,17 @@ void run_panel(const Matrix& matrix, const Activations& input, size_t index, siz
 }
 
 template <int unit>
-void run_bits(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+void run_unit(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+    static constexpr TileConfig config(kTileRows, unit, kStep);  // the processor would wait for one that was just written
     const int bits = matrix.shape.bits;
-    const auto run = bits == 4 ? run_panel<4, unit> : bits == 6 ? run_panel<6, unit> : run_panel<8, unit>;
-    run(matrix, input, index, first, last, output, stride);
+    LLMASOS_TILES_LOAD_CONFIG(&config);
+    (bits == 4 ? run_bits<4, unit> : bits == 6 ? run_bits<6, unit> : run_bits<8, unit>)(matrix, input, index, first, last, output, stride);
+    LLMASOS_TILES_RELEASE();
 }
 
 void run(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
     const size_t whole = (last - first) / kTileRows * kTileRows;
-    if (whole) {
-        const TileConfig config(kTileRows, matrix.shape.unit, kStep);
-        LLMASOS_TILES_LOAD_CONFIG(&config);
-        (matrix.shape.unit == 32 ? run_bits<32> : run_bits<16>)(matrix, input, index, first, first + whole, output, stride);
-        LLMASOS_TILES_RELEASE();
-    }
+    if (whole) (matrix.shape.unit == 32 ? run_unit<32> : run_unit<16>)(matrix, input, index, first, first + whole, output, stride);
     kAvx512.products[static_cast<size_t>(Precision::int8)]->run(matrix, input, index, first + whole, last, output + whole * stride, stride);
 }
 

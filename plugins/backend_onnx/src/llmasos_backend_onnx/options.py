@@ -31,7 +31,7 @@ class Options(EncoderOptions):
         validator=attrs.validators.in_(("auto", "fp32", "int16", "int8")),
         metadata={
             "help": "Format of a prompt's activations in quantised layers; fp32 (for 4 bits) packs the weights twice, int16 takes 3 more "
-            "bytes a weight; auto takes the fastest for which there is ample memory.",
+            "bytes a weight; auto takes that of installed kernels, else the fastest for which there is ample memory.",
             "choices": ("auto", "fp32", "int16", "int8"),
         },
     )
