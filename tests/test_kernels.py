@@ -194,7 +194,7 @@ def test_a_token_has_the_same_logits_alone_in_a_batch_and_as_a_draft(kernels: st
 
 @needs_kernels
 def test_prompts_are_theirs_on_a_processor_with_amx_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There ONNX Runtime's own prompts would be faster in 16 bits than in 8, and a token would have other logits in a prompt than after it."""
+    """There ONNX Runtime's own prompts are faster in 16 bits than in 8, and a token has other logits in them than after one."""
     checkpoint = tiny_checkpoint("llama-q4-minimums")
     expected = logits(checkpoint, tmp_path, kernels="cpu", prefill_activations="int8")
     monkeypatch.setattr("llmasos_backend_onnx.cpu._flags", lambda: frozenset({"avx512_vnni", "amx_tile", "amx_int8"}))

@@ -191,21 +191,33 @@ def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
         "-tb": arguments.threads,
     }  # fmt: skip
     command = [str(arguments.llama_server), *(str(each) for pair in options.items() for each in pair), "--no-webui"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
+    process = _started(command, url)
+    if process is None:
+        # On a processor with AMX version 0.3.36 is ended by a signal where it multiplies weights that it packed again.
+        print("llama-server did not start, and is asked to leave the weights packed as they are (--no-repack).")
+        process = _started([*command, "--no-repack"], url)
+    if process is None:
+        sys.exit(f"{arguments.llama_server} did not start.")
     try:
-        end = time.monotonic() + _START
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    break
-            if process.poll() is not None or time.monotonic() > end:
-                sys.exit(f"{arguments.llama_server} did not start.")
-            time.sleep(0.2)
         yield url
     finally:
         process.terminate()
         process.wait()
+
+
+def _started(command: list[str], url: str) -> subprocess.Popen[bytes] | None:
+    """A server that says that it is healthy; None where it ended or took too long."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + _START
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            if answer.status == 200:
+                return process
+        time.sleep(0.2)
+    process.kill()
+    process.wait()
+    return None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from llmasos.compose.generation_params import GenerationParams
 from llmasos.compose.schemas import as_object, as_schema
 from llmasos.system.discovery import registry
 from llmasos_config.aliases import Aliases
+from llmasos_config.foreign_words import foreign_words
 from llmasos_hookspecs import PluginError, RequestError
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -102,6 +103,57 @@ class Farm:
     yards: list[Yard]
     owner: str | None
     rents: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("n_ctx", "; here it is context_length."),
+        ("pretrained_model_name_or_path", "; here it is source."),
+        ("load_in_4bit", '; here it is accelerate, which takes stages: accelerate={"use": "quant", "bits": 4}.'),
+        ("thread", '; did you mean "threads"?'),
+        ("something", "."),
+    ],
+)
+def test_an_argument_of_another_library_is_told_with_ours(argument: str, told: str) -> None:
+    """Before anything is fetched or loaded."""
+    with pytest.raises(RequestError) as refused:
+        llmasos.load_model("no such model", **{argument: 4})
+    assert str(refused.value) == f'load_model has no argument "{argument}"{told}'
+    assert refused.value.param == argument
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("create_chat_completion", "; here it is chat."),
+        ("tokenize", "; here it is encode."),
+        ("generate_texts", "; here it is batch."),
+        ("strem_text", '; did you mean "stream_text"?'),
+        ("something", "."),
+        ("_something", "."),
+    ],
+)
+def test_a_method_of_another_library_is_told_with_ours(model, name: str, told: str) -> None:
+    """By an AttributeError, as of any name that an object lacks: hasattr and copies work as ever."""
+    with pytest.raises(AttributeError) as refused:
+        getattr(model, name)
+    assert str(refused.value) == f'LanguageModel has no "{name}"{told}'
+    assert not hasattr(model, name)
+
+
+def test_what_foreign_words_lead_to_is_there(model) -> None:
+    """Every argument, method and option that is named exists, and no word of others has a meaning of its own here."""
+    here = {
+        "load_model": set(inspect.signature(llmasos.load_model).parameters),
+        "model": {name for name in dir(type(model)) if not name.startswith("_")},
+        "generation": set(GenerationOptions.__annotations__) | {"n", "context_length"},
+    }
+    for place, known in here.items():
+        for theirs, ours in foreign_words(place).items():
+            assert theirs not in known
+            name = ours.replace(",", " ").replace(":", " ").split()[0]
+            assert name in known or name in ("a", "an", "nothing", "preset"), ours
 
 
 def test_classes_become_schemas_and_answers_their_instances() -> None:

@@ -15,6 +15,7 @@ import pytest
 from llmasos.cli import invoke
 from llmasos.cli.options import names_model
 from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
+from llmasos_config.foreign_words import foreign_words
 from llmasos_conversations.store import ConversationStore
 
 #: Shows each message as ``role=content;`` and ends with ``answer=``.
@@ -123,6 +124,38 @@ def test_the_words_of_other_tools_are_refused_with_ours(capsys, words, ours):
     said = capsys.readouterr().err
     assert f"No such option: {words[2 - (words[0] != 'run')].partition('=')[0]}; {ours}" in said
     assert "Possible" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (("pull", "smollm2"), "llmasos models pull"),
+        (("ls",), "llmasos models list"),
+        (("generate", "x"), "llmasos run"),
+        (("quantize", "x"), "llmasos accelerate"),
+        (("summarize", "x"), "llmasos task summarize"),
+        (("version",), "llmasos --version"),
+        (("models", "rm", "x"), "llmasos models remove"),
+        (("plugins", "add", "x"), "llmasos plugins install"),
+    ],
+)
+def test_the_commands_of_other_tools_are_refused_with_ours(capsys, words, ours):
+    """With the group that they are in here."""
+    assert invoke(list(words)) == 2
+    word = words[words[0] in ("models", "plugins")]
+    assert f"No such command '{word}'; here it is {ours}.\n" in capsys.readouterr().err
+
+
+def test_every_command_that_foreign_words_lead_to_has_help(capsys):
+    """Also by -h, and so do those of plugins."""
+    for group in ("", "models", "plugins", "config"):
+        for theirs, ours in foreign_words(f"commands.{group}".rstrip(".")).items():
+            words = [*filter(None, [group]), *ours.split()]
+            assert invoke([*words, *([] if ours.startswith("--") else ["-h"])]) == 0, (theirs, ours)
+            if not ours.startswith("--"):
+                assert f"Usage: llmasos {' '.join(words)}" in capsys.readouterr().out
+            assert invoke([*filter(None, [group]), theirs]) == 2, theirs
+    capsys.readouterr()
 
 
 def test_a_conversation_goes_on(run, talker, home):

@@ -23,6 +23,7 @@ from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.schemas import as_object
 from llmasos.compose.task_runs import TaskRuns
+from llmasos_config.foreign_words import InOurWords
 from llmasos_hookspecs import (
     Blocked,
     Checkpoint,
@@ -98,7 +99,7 @@ class ModelPipeline(Protocol):
         ...
 
 
-class LanguageModel(Closing, AsyncGeneration, TextEncoding):
+class LanguageModel(Closing, AsyncGeneration, TextEncoding, InOurWords):
     """One model of a pipeline; safe to use from any thread and any event loop.
 
     Keyword arguments ``**sampling`` are ``GenerationOptions``, which ``model.options()`` lists: the fields of

@@ -29,6 +29,7 @@ from llmasos.system.context import ProgressSink, SilentSink
 from llmasos_config import ComponentConfig, Config, ModelConfig, load_config
 from llmasos_config.aliases import Aliases
 from llmasos_config.components import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
+from llmasos_config.foreign_words import known_arguments
 from llmasos_engine.step_meter import Listeners
 from llmasos_hookspecs import (
     Checkpoint,
@@ -445,6 +446,7 @@ def _for_tasks(model: LanguageModel) -> TaskModel:
     return cast("TaskModel", model)
 
 
+@known_arguments("load_model")
 def load_model(
     source: str | Path = DEFAULT_SOURCE,
     *,

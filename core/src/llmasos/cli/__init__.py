@@ -26,7 +26,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     from llmasos.cli.app import command
     from llmasos.cli.console import print_error, print_note
     from llmasos.cli.foreign_options import in_our_words
-    from llmasos.cli.installed import INTERRUPTED
+    from llmasos.cli.installed import HELP, INTERRUPTED
     from llmasos_hookspecs import ConfigError, LLMasOSError, RequestError
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -38,7 +38,7 @@ def invoke(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number, and no traceback
     # A reader of the pipe that goes away (head, say) ends the command without a word and with 1; typer sees to it.
     try:
-        result = command().main(arguments, prog_name="llmasos", standalone_mode=False)
+        result = command().main(arguments, prog_name="llmasos", standalone_mode=False, help_option_names=HELP)
     except TyperException as error:
         in_our_words(error)
         show_usage = getattr(error, "show", None)

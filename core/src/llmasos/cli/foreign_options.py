@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
-from llmasos.compose.foreign_words import FOREIGN_WORDS
+from llmasos_config.foreign_words import foreign_words
 from llmasos_hookspecs import SamplingParams
-
-#: What others call an option of the command line that is none of a generation.
-_OF_VERBS: Final = {
-    **dict.fromkeys(("system_prompt", "system_message"), "system"),
-    **dict.fromkeys(("backend", "engine", "runtime"), "loader"),
-    **dict.fromkeys(("template", "modelfile"), "preset"),
-    **dict.fromkeys(("continue_conversation", "last"), "continue"),
-    **dict.fromkeys(("conversation_id", "cid", "session"), "resume"),
-    **dict.fromkeys(("nolog", "no_logging"), "no_log"),
-    **dict.fromkeys(("output_format",), "json"),
-    "stream": "what llmasos run does by itself",
-}
 
 
 def in_our_words(error: Any) -> None:
@@ -30,7 +18,7 @@ def in_our_words(error: Any) -> None:
         return
     name = _plain(option)
     ours = dict(_options(verb))
-    meant = name if name in ours else _OF_VERBS.get(name) or FOREIGN_WORDS.get(name)
+    meant = name if name in ours else foreign_words("verbs").get(name) or foreign_words("generation").get(name)
     if meant is None:
         return
     word = meant.split(" ")[0].rstrip(":,")

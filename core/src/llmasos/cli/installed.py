@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Exit code of an interrupted command.
 INTERRUPTED = 130
+#: What asks every verb for its help.
+HELP: Final = ["--help", "-h"]
 
 #: In the name of a command between a verb and the option that runs it: ``task.--batch`` is what ``llmasos task`` does with ``--batch``.
 _OPTION: Final = ".--"
@@ -55,13 +57,20 @@ class Verbs(TyperGroup):
         try:
             return self._option_command(ctx, args) or super().resolve_command(ctx, args)
         except TyperException as error:  # which suggests built-in verbs only
+            from llmasos.system.discovery import registry
             from llmasos_config.catalog import published
+            from llmasos_config.foreign_words import foreign_words
 
             distribution = published().get("command", {}).get(self.prefix + args[0])
             if distribution is not None:
                 raise PluginError(f"{ctx.command_path} {args[0]} is not installed; pip install {distribution}.") from error
             close = nearest(args[0], self.installed())
-            if close is not None and "Did you mean" not in error.message:
+            ours = foreign_words(f"commands.{self.prefix}".rstrip(".")).get(args[0].lower())
+            if ours is None and not self.prefix and any(entry.name == args[0] for entry in registry().entries("task")):
+                ours = f"task {args[0]}"
+            if ours:
+                error.message = f"No such command '{args[0]}'; here it is {ctx.command_path} {ours}."
+            elif close is not None and "Did you mean" not in error.message:
                 error.message = f"{error.message.rstrip('.')}. Did you mean '{close}'?"
             raise
 
@@ -203,6 +212,8 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
     from llmasos_hookspecs.guarding.edge import crossing
 
     loaded, command = _made(use)
+    if isinstance(settings := getattr(command, "context_settings", None), dict):  # of typer or click
+        settings.setdefault("help_option_names", HELP)
     called = loaded.entry.name.partition(_OPTION)[0].replace(".", " ")
     with crossing(loaded.entry.label, "its command"):
         try:

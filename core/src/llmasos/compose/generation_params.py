@@ -11,13 +11,12 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 import attrs
 
-from llmasos.compose.foreign_words import FOREIGN_WORDS
 from llmasos.compose.schemas import as_schema
 from llmasos_chat_templates.messages import ChatOptions
 from llmasos_config import Config
+from llmasos_config.foreign_words import our_word
 from llmasos_config.models import DEFAULT_MODEL
 from llmasos_hookspecs import ConfigError, Constraint, PlacedMedia, Request, RequestError, SamplingParams
-from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number
 from llmasos_options.words import dotted
 from llmasos_plugin_calls.deadlines import earliest
@@ -113,8 +112,7 @@ class GenerationParams:
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in _KNOWN:
-                meant = f"; here it is {FOREIGN_WORDS[name]}." if name in FOREIGN_WORDS else did_you_mean(name, _KNOWN)
-                raise RequestError(f'"{name}" is no option of a generation{meant}', name)
+                raise RequestError(f'"{name}" is no option of a generation{our_word(name, "generation", _KNOWN)}', name)
         if "schema" in arguments:
             arguments["schema"] = as_schema(arguments["schema"])
         constraints = [

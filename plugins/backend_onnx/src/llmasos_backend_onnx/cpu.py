@@ -24,8 +24,8 @@ PRODUCT_BYTES: Final = 3
 def prefill_activations(
     options: Options, config: DecoderConfig, limits: EngineLimits, operators: OnnxOperators | None = None
 ) -> Literal["fp32", "int16", "int8"]:
-    """The format of a prompt's activations in quantised layers: the option's, or under ``auto`` that of installed operators, which compute a
-    token alike in a prompt and after it, and else the fastest of ONNX Runtime's own on this CPU.
+    """The format of a prompt's activations in quantised layers: the option's, or under ``auto`` that of installed operators, which compute
+    a token alike in a prompt and after it, and else the fastest of ONNX Runtime's own on this CPU.
 
     On a CPU with AMX a prefill of SmolLM2 takes 0.6 of the int8 time with int16 and 0.83 of it with float32. On a Zen 4, with neither AMX
     nor two 512-bit FMA units a core, float32 takes 1.2 of it.
