@@ -62,8 +62,8 @@ class InOurWords:
 
         def __getattr__(self, name: str) -> NoReturn:
             """Raises ``AttributeError``."""
-            kind = type(self)
-            known = [each for each in dir(kind) if not each.startswith("_")]
-            special = name.startswith("_") or name in known  # a property that failed by an AttributeError of its own
-            end = "." if special else our_word(name, "model", known)
+            kind, end = type(self), "."
+            # Copies ask for special names, and a property may fail by an AttributeError of its own.
+            if not name.startswith("_") and not hasattr(kind, name):
+                end = our_word(name, "model", [each for each in dir(kind) if not each.startswith("_")])
             raise AttributeError(f'{kind.__name__} has no "{name}"{end}', name=name, obj=self)
