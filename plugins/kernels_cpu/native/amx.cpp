@@ -26,7 +26,7 @@ constexpr int kTileRows = 16;
 void memory_is_written() { __asm__ volatile("" ::: "memory"); }
 
 struct Amx : Avx512 {
-    static constexpr int most = kTileRows, least = kTileRows;
+    static constexpr int most = kTileRows;
 };
 
 // What `ldtilecfg` reads: the first three tiles are sums, activations and weights, and the next three too. Of a unit of the weights a row of their
