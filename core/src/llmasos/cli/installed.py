@@ -64,13 +64,12 @@ class Verbs(TyperGroup):
             distribution = published().get("command", {}).get(self.prefix + args[0])
             if distribution is not None:
                 raise PluginError(f"{ctx.command_path} {args[0]} is not installed; pip install {distribution}.") from error
-            close = nearest(args[0], self.installed())
             ours = foreign_words(f"commands.{self.prefix}".rstrip(".")).get(args[0].lower())
             if ours is None and not self.prefix and any(entry.name == args[0] for entry in registry().entries("task")):
                 ours = f"task {args[0]}"
             if ours:
                 error.message = f"No such command '{args[0]}'; here it is {ctx.command_path} {ours}."
-            elif close is not None and "Did you mean" not in error.message:
+            elif "Did you mean" not in error.message and (close := nearest(args[0], self.installed())) is not None:
                 error.message = f"{error.message.rstrip('.')}. Did you mean '{close}'?"
             raise
 

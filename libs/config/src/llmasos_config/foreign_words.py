@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-import tomllib
 from collections.abc import Callable, Collection
-from importlib.resources import files
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@functools.cache
+def _tables() -> dict[str, Any]:
+    import tomllib  # where a word is not known: not whenever a program starts
+
+    return tomllib.loads(Path(__file__).with_name("foreign_words.toml").read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -24,8 +30,7 @@ def foreign_words(place: str) -> dict[str, str]:
         place: what is named: an option of a ``generation``, an option of the command line (``verbs``), an argument of ``load_model``, a
             method of a ``model``, or a command of llmasos (``commands``) or of one of its groups (``commands.models``).
     """
-    tables = tomllib.loads(files(__package__).joinpath("foreign_words.toml").read_text(encoding="utf-8"))
-    return {theirs: ours for ours, words in tables.get(place, {}).items() for theirs in words}
+    return {theirs: ours for ours, words in _tables().get(place, {}).items() for theirs in words}
 
 
 def our_word(word: str, place: str, known: Collection[str]) -> str:
