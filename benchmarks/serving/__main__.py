@@ -5,7 +5,8 @@ server's process, and so is llama-server, with as many slots, where ``--llama-se
 is that of the fastest of its rounds; only ratios within a run are comparable. Then one stream at a time is asked for its first token
 alone, in turn with the runtime. At last requests come ten times as fast as the server answered them at its best, whether they are
 answered or not: what throughput is left, also of that with as many streams as there are slots and no excess, and how fast the excess is
-refused. The client has no cores of its own, so what it takes is told too;
+refused. With each server the wake-up of an event loop that does nothing is measured: on some machines it takes more than ten tokens may.
+The client has no cores of its own, so what it takes is told too;
 ``--client=locust`` asks by locust, which is not ours, and takes more.
 
 With ``--placement`` it is the server with two replicas on that placement against the server with two on the placement ``local``.
@@ -37,6 +38,8 @@ _OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-ser
 _START = 300.0
 #: Replicas where placements are compared, and the options of a placement that has to be told where to run.
 _REPLICAS, _PLACEMENT_OPTIONS = 2, {"ray": {"address": "local"}}
+#: Seconds between two wake-ups of an event loop that are measured.
+_WAKE_EVERY = 0.04
 #: Streams of each count in a round.
 _AT_LEAST = 8
 #: Context of each stream.
@@ -55,7 +58,10 @@ def main() -> None:
         prog="make bench-serve ARGS=...", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--streams", type=int, nargs="*", default=[1, 8, 32, 64])
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
+    parser.add_argument(
+        "--stream-every", type=float, help="seconds between two parts of a stream; the server's own default where not given"
+    )
     parser.add_argument("--characters", type=int, default=300, help="of each prompt")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="smollm2", help="a reference; llama-server reads it if it is a GGUF file")
@@ -93,6 +99,12 @@ def main() -> None:
         runs = measure(ways, work, arguments.streams, arguments.rounds)
         print(f"{table(runs)}\n\n{sentence(runs)}")
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
+        if not arguments.placement:
+            figures["wake_up"] = idle, busy = ours.wake_up(work(1, 3 * _FIRST))
+            print(
+                f"An event loop that does nothing takes {1e6 * busy:.0f} us of processor time for each wake-up while the engine computes,"
+                f" and {1e6 * idle:.0f} where nothing does."
+            )
         if arguments.first_tokens:
             firsts = measure(dict(list(ways.items())[:2]), short, [1], arguments.first_tokens)
             print(first_token(firsts))
@@ -149,6 +161,11 @@ class Ours:
         run = ask(self.url, work, self.client)
         return attrs.evolve(run, cpu=self._order(do="cpu") - before)
 
+    def wake_up(self, work: Work) -> tuple[float, float]:
+        """Seconds of processor time that a wake-up of an event loop takes: where nothing computes, and while the engine does this work."""
+        idle, busy = self._order(do="wake", work=attrs.asdict(work), every=_WAKE_EVERY)
+        return idle, busy
+
     def _order(self, **order: Any) -> Any:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -160,13 +177,14 @@ class Ours:
 def served(arguments: argparse.Namespace, slots: int, placement: dict[str, Any] | None = None) -> Iterator[Ours]:
     """Our server, with ``slots`` sequences at once and as many that wait; in replicas on ``placement``, which share the threads."""
     replicas = 1 if placement is None else _REPLICAS
+    pace = {} if arguments.stream_every is None else {"stream_every": arguments.stream_every}
     config = {
         "model": {"source": arguments.model, "context_length": _CONTEXT, "replicas": replicas},
         "placement": placement or {},
         "loader": {"use": arguments.loader, "threads": max(1, arguments.threads // replicas)},
         "scheduler": {"use": "fifo", "max_sequences": slots, "max_queue": slots},
         "resources": {"max_waiting": 10_000},
-        "server": [{"use": "http", "port": 0, "temperature": 0.0}],
+        "server": [{"use": "http", "port": 0, "temperature": 0.0, **pace}],
     }
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.serving.ours", json.dumps(config)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

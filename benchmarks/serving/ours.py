@@ -1,7 +1,8 @@
 """A pipeline that is served, in a process of its own, which takes orders as lines of JSON.
 
-Its orders: ``in_process`` runs the same streams through the runtime without HTTP; ``cpu`` tells the seconds of processor time that all but
-the engine has used: its loop's thread and the native threads of its library do not count.
+Its orders: ``in_process`` runs the same streams through the runtime without HTTP; ``cpu`` tells the seconds of processor time that the
+server has used beside its engine: the engine's loop, the native threads of its library and the thread that takes these orders do not
+count. ``wake`` tells what an event loop that does nothing takes for each time that it wakes up.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from llmasos_engine.heap import freeze_heap
 from llmasos_hookspecs import Credentials, Runtime, TextEvent, UsageEvent
 
 _LOOP = "llmasos-default"
+#: Wake-ups that are measured.
+_WAKES = 50
 
 
 def main() -> None:
@@ -37,7 +40,11 @@ def main() -> None:
             for line in sys.stdin:
                 order = json.loads(line)
                 if order["do"] == "cpu":
-                    print(json.dumps(beside_the_engine()), flush=True)
+                    print(json.dumps(beside_the_engine() - time.thread_time()), flush=True)
+                elif order["do"] == "wake":
+                    idle = asyncio.run(wake_up(order["every"]))
+                    busy = asyncio.run(wakes_beside(servers.runtime, Work(**order["work"]), order["every"]))
+                    print(json.dumps([idle, busy]), flush=True)
                 else:
                     run = asyncio.run(in_process(servers.runtime, Work(**order["work"])))
                     print(json.dumps(attrs.asdict(run)), flush=True)
@@ -52,6 +59,30 @@ def beside_the_engine() -> float:
         if threads.get(int(task.name), _LOOP) == _LOOP  # those that Python does not know are the library's
     )
     return time.process_time() - engine / 1e9
+
+
+async def wake_up(every: float) -> float:
+    """Seconds of processor time that this thread's event loop takes for a timer that does nothing, the mean of ``_WAKES``."""
+    loop, over = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+    began = time.thread_time()
+
+    def wake(left: int) -> None:
+        if left:
+            loop.call_later(every, wake, left - 1)
+        else:
+            over.set_result(None)
+
+    wake(_WAKES)
+    await over
+    return (time.thread_time() - began) / _WAKES
+
+
+async def wakes_beside(runtime: Runtime, work: Work, every: float) -> float:
+    """``wake_up`` on a thread of its own, while the engine computes this work again and again."""
+    waking = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(wake_up(every))))
+    while not waking.done():
+        await in_process(runtime, work)
+    return waking.result()
 
 
 def _nanoseconds(task: Path) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,12 +132,12 @@ def asked(servers: Servers, pipeline: Pipeline, module: Callable[[], Any], text:
         async def again() -> list[Event]:
             return [event async for event in await runtime.agenerate(principal, prompt, **sampling)]
 
-        async def delivered() -> list[Event]:
+        async def delivered(every: float) -> list[Event]:
             events: list[Event] = []
-            await (await runtime.agenerate(principal, prompt, **sampling)).deliver(events.extend)
+            await (await runtime.agenerate(principal, prompt, **sampling)).deliver(events.extend, every)
             return events
 
-        for way in (again, delivered) if ways else ():
+        for way in (again, *(functools.partial(delivered, every) for every in (0.0, 0.001, math.inf))) if ways else ():
             other = Answered.of(asyncio.run(way()))
             assert attrs.evolve(other, events=[], usage=found.usage) == attrs.evolve(found, events=[])
         if task:

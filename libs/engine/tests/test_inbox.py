@@ -46,6 +46,16 @@ def test_only_what_has_not_ended_is_unfinished_and_nobody_keeps_a_ticket_alive()
     assert inbox.unfinished() == [kept]
 
 
+def test_a_deadline_that_is_earlier_than_all_others_is_told_of() -> None:
+    """The watchdog may have meant to look later."""
+    told: list[float] = []
+    inbox = Inbox("tiny", lambda: told.append(inbox.first_deadline))
+    tickets = [Ticket[str](str(deadline), lambda: None, deadline) for deadline in (3.0, None, 4.0, 2.0, 2.0)]
+    for ticket in tickets:
+        inbox.keep(ticket)
+    assert told == [3.0, 2.0]
+
+
 def test_tickets_are_overdue_from_their_deadline_on_in_whatever_order_they_came() -> None:
     """A later ticket with an earlier deadline, one that ended, one without a deadline, and one that is kept once others were overdue."""
     inbox = Inbox("tiny")

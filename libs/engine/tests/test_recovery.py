@@ -158,6 +158,36 @@ def test_what_is_loaded_again_after_the_loop_was_given_up_is_shut_down(
     assert (new.shut_down, caplog.messages, lost) == (not fails, [], [])
 
 
+def test_the_watchdog_looks_seldom_while_steps_end(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
+    """Half a second later, or at the first deadline, or once a step could hang; each tick where a step takes longer than one. A deadline
+    that has passed, of a request that has ended, changes nothing."""
+    gate, now = make_gate(), [100.0]
+    loop = make_loop(hash_engine(fault=gate), clock=lambda: now[0])
+    late = loop.submit(request_of([1, 2], 3, arrival=100.0))
+    assert gate.reached.wait(SECONDS)
+    began = loop._watch.since
+    assert loop.look(began) == 0.5
+    assert loop.look(began + 2 * TICK) is True
+    soon = loop.submit(request_of([3, 4], 3, arrival=100.0, deadline=100.25))
+    assert loop.look(began) == pytest.approx(0.25)
+    now[0] = 100.2
+    assert loop.look(began) == TICK
+    soon.fail(EngineFailed("ended"))
+    now[0] = 100.5
+    assert loop.look(began) == 0.5
+    gate.open.set()
+    late.result(SECONDS)
+
+
+def test_the_watchdog_looks_often_enough_for_the_bound_of_a_step(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
+    gate = make_gate()
+    loop = make_loop(hash_engine(fault=gate), step_timeout=0.3, close_timeout=0.1)
+    ticket = loop.submit(request_of([1, 2], 3))
+    assert gate.reached.wait(SECONDS)
+    assert loop.look(loop._watch.since) == 0.3
+    assert "did not return in 0.3 seconds" in str(told(ticket))
+
+
 def test_a_step_that_hangs_loses_the_model(
     make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

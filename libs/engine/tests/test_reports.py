@@ -193,10 +193,10 @@ def test_a_step_s_record_adds_up_what_came_since_the_last(hash_engine: Any, make
     stepped.step()
     meter.add(scheduler, 10, 0, 0.5, next(now))
     meter.add(scheduler, 2, 0, 0.125, 1.2)
-    meter.add(scheduler, 3, 1, 0.25, 1.249)
+    meter.add(scheduler, 3, 1, 0.25, 1.499)
     assert len(records) == 1
     scheduler.preempt(sequence)
-    meter.add(scheduler, 0, 2, 0.5, 1.25)
+    meter.add(scheduler, 0, 2, 0.5, 1.5)
     first = StepRecord(
         model="tiny",
         time=1,
@@ -213,7 +213,7 @@ def test_a_step_s_record_adds_up_what_came_since_the_last(hash_engine: Any, make
     )
     second = attrs.evolve(
         first,
-        time=1.25,
+        time=1.5,
         steps=3,
         seconds=0.875,
         prefill_tokens=5,

@@ -153,11 +153,11 @@ def test_steps_are_metered_by_the_clock(hash_engine: Any, make_runner: Any, fifo
     ]
 
 
-def test_the_first_steps_are_told_of_after_a_quarter_of_a_second(hash_engine: Any, make_runner: Any, fifo: Any) -> None:
+def test_the_first_steps_are_told_of_after_half_a_second(hash_engine: Any, make_runner: Any, fifo: Any) -> None:
     records: list[StepRecord] = []
     stepped = make_runner(hash_engine(), fifo)
     meter = StepMeter("tiny", records.append)
-    meter.add(stepped.scheduler, 1, 0, 0.1, 0.2)
+    meter.add(stepped.scheduler, 1, 0, 0.1, 0.4)
     assert records == []
-    meter.add(stepped.scheduler, 2, 0, 0.1, 0.25)
+    meter.add(stepped.scheduler, 2, 0, 0.1, 0.5)
     assert [(each.steps, each.prefill_tokens) for each in records] == [(2, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import socket
@@ -15,9 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_hookspecs.testing import ScriptedRuntime
+from llmasos_serve_http import connections
 from llmasos_serve_http.exchange import Exchange
 from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
+from llmasos_serve_http.outbox import Outbox
 
 from .http_clients import chat_body, until
 
@@ -27,6 +30,12 @@ Start = Callable[..., HttpServer]
 BODY = json.dumps(chat_body("hi")).encode()
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(autouse=True, params=[connections._FEW, -1], ids=["each sends at once", "gathered"])
+def _sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few connections, and as if they were many."""
+    monkeypatch.setattr(connections, "_FEW", request.param)
 
 
 def post(*headers: bytes, body: bytes = b"", version: bytes = b"HTTP/1.1") -> bytes:
@@ -281,3 +290,29 @@ def test_it_makes_no_difference_how_requests_are_cut(server: HttpServer, places:
     cuts = [0, *sorted({place for place in places if place < len(sent)}), len(sent)]
     found = answers(server, *(sent[begin:end] for begin, end in itertools.pairwise(cuts)))
     assert (found.count(b"HTTP/1.1 200 "), found.count(b"HTTP/1.1 ")) == (3, 3)
+
+
+def test_what_many_connections_send_is_sent_at_the_end_of_a_turn() -> None:
+    """In the order in which it came, no more than one part of each connection waits, and what is closed sends first."""
+    sent: list[tuple[str, bytes]] = []
+    first, second, third = (Mock(write=functools.partial(lambda name, data: sent.append((name, data)), name)) for name in "abc")
+
+    async def main() -> None:
+        outbox = Outbox()
+        for transport, data in ((first, b"1"), (second, b"2"), (third, b"3")):
+            outbox.put(transport, data)
+        assert sent == []
+        outbox.flush(second)
+        outbox.flush(second)
+        assert sent == [("b", b"2")]
+        outbox.put(first, b"4")
+        assert sent == [("b", b"2"), ("a", b"14")]
+        outbox.put(first, b"5")
+        await asyncio.sleep(0)
+        assert sent[2:] == [("c", b"3"), ("a", b"5")]
+        assert outbox.parts == {}
+        outbox.put(second, b"6")
+        await asyncio.sleep(0)
+        assert sent[4:] == [("b", b"6")]
+
+    asyncio.run(main())

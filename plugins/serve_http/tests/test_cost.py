@@ -45,8 +45,8 @@ class Stepping(ScriptedAnswer):
         super().__init__(0, "default", (), n)
         self.tokens = tokens
 
-    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
-        """As core does: the event loop calls ``receive``, and resumes no task for it."""
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None], every: float = 0.0) -> None:
+        """As core does where ``every`` is 0: the event loop calls ``receive``, and resumes no task for it."""
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         steps = self._each_step()

@@ -13,6 +13,7 @@ import pytest
 
 from llmasos_hookspecs import Endpoint, ResourceError
 from llmasos_hookspecs.testing import ScriptedRuntime
+from llmasos_serve_http import connections
 from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
 
@@ -20,6 +21,12 @@ from .http_clients import begun, chat_body, streamed, until, whole
 
 CHAT = "/v1/chat/completions"
 Start = Callable[..., HttpServer]
+
+
+@pytest.fixture(autouse=True, params=[connections._FEW, -1], ids=["each sends at once", "gathered"])
+def _sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few connections, and as if they were many."""
+    monkeypatch.setattr(connections, "_FEW", request.param)
 
 
 def endpoint_of(server: HttpServer) -> Endpoint:

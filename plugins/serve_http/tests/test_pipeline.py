@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from llmasos_hookspecs import Endpoint
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+from llmasos_serve_http.listening import HttpServer
+from llmasos_serve_http.options import Options
 
 from .http_clients import chat_body, streamed, whole
 
@@ -17,7 +20,8 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Endpoint]]:
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """A pipeline and its servers."""
     llmasos = pytest.importorskip("llmasos")
     folder = tmp_path_factory.mktemp("served") / "tiny"
     tiny_checkpoint(folder=folder)
@@ -27,7 +31,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Endp
         "server": [{"use": "http", "port": 0, "temperature": 0.0}],
     }
     with llmasos.Pipeline.from_config(config) as pipeline, llmasos.Servers(pipeline) as servers:
-        yield pipeline.model, servers.endpoints[0]
+        yield pipeline, servers
+
+
+@pytest.fixture(scope="module")
+def served(serving: tuple[Any, Any]) -> tuple[Any, Endpoint]:
+    pipeline, servers = serving
+    return pipeline.model, servers.endpoints[0]
 
 
 def test_answers_are_the_models(served: tuple[Any, Endpoint]) -> None:
@@ -61,6 +71,37 @@ def test_a_completion_has_its_log_probabilities(served: tuple[Any, Endpoint]) ->
     for name in ("tokens", "token_logprobs", "text_offset"):
         joined = [each for chunk in chunks for each in (chunk["choices"][0]["logprobs"] or {name: []})[name]]
         assert joined == found["logprobs"][name]
+
+
+@pytest.mark.parametrize(("path", "asked"), [(CHAT, chat_body("天气")), ("/v1/completions", {"prompt": "otters"})])
+def test_tokens_that_come_too_soon_are_sent_together(serving: tuple[Any, Any], path: str, asked: dict[str, Any]) -> None:
+    """As few events as there is time for, or one for each token where that is asked for: the same text. Log probabilities of a token come
+    with its own text."""
+    body = {**asked, "max_tokens": 60, "temperature": 0, "ignore_eos": True}
+    texts, events, logged = [], [], []
+    for every in (0.0, 1.0):
+        server = HttpServer(serving[1].runtime, Options(port=0, stream_every=every))
+        server.start()
+        try:
+            for logprobs in ({}, {"logprobs": True if path == CHAT else 0}):
+                began = time.monotonic()
+                chunks = streamed(server.endpoints[0], path, body | logprobs)
+                seconds = time.monotonic() - began
+                choices = [chunk["choices"][0] for chunk in chunks]
+                parts = [choice["text"] if "text" in choice else choice["delta"].get("content", "") for choice in choices]
+                texts.append("".join(parts))
+                count = sum(map(bool, parts))
+                if logprobs:
+                    logged.append((count, [choice["logprobs"] for choice in choices]))
+                else:
+                    events.append((count, seconds))
+        finally:
+            server.stop()
+    assert len(set(texts)) == 1
+    (each, _), (together, seconds) = events
+    assert together <= 3 + seconds, "The first, the second, the last, and one a second."
+    assert logged[0] == logged[1]
+    assert logged[0][0] == each > together
 
 
 def test_a_schema_is_enforced(served: tuple[Any, Endpoint]) -> None:

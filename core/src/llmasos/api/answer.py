@@ -9,7 +9,7 @@ from typing import Final
 from llmasos.api.part_events import PartEvents, Queued, reasoning_tokens
 from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
-from llmasos_engine.several import Arrival, Delivery, abatches_of, pieces_of
+from llmasos_engine.several import Arrival, Delivery, abatches_of, joined, pieces_of
 from llmasos_engine.ticket import Ticket
 from llmasos_hookspecs import (
     Blocked,
@@ -77,13 +77,13 @@ class PipelineAnswer:
         await self._computed()
         yield reading.last(self._inner)
 
-    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None], every: float = 0.0) -> None:
         reading = _Reading(self._tickets, self._form)
-        told = False
+        told, joins = False, every > 0 and self._form.reader() is None  # a reader finds out which tokens belong to which part
 
         def read(batch: Sequence[Arrival]) -> Awaitable[None] | None:
             nonlocal told
-            events = reading.events(batch)
+            events = reading.events(joined(batch) if joins and len(batch) > 1 else batch)
             if reading.failed:
                 delivery.stop()
             elif not reading.left and all(ticket.done for ticket in self._inner):  # the last events come with the last piece
@@ -91,7 +91,7 @@ class PipelineAnswer:
                 events += reading.last(self._inner)
             return receive(events) if events else None
 
-        delivery = Delivery(self._tickets, read)
+        delivery = Delivery(self._tickets, read, every)
         await delivery.run()
         if not (told or reading.failed):
             await self._computed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from llmasos_hookspecs.guarding.changes import Changes
 
 _log = logging.getLogger("llmasos")
 
-#: Seconds between two checks of the busy loops.
+#: Seconds between two checks of what is busy, unless it says that later will do.
 TICK: Final = 0.1
 
 
@@ -35,13 +36,15 @@ class Watch:
 class Watched(Protocol):
     """An object that the watchdog checks."""
 
-    def look(self, now: float) -> bool:
-        """Act on timeouts at ``now`` (``time.monotonic`` seconds); returns whether the watchdog shall call it again."""
+    def look(self, now: float) -> bool | float:
+        """Act on timeouts at ``now`` (``time.monotonic`` seconds); returns whether the watchdog shall call it again, after a tick, or the
+        seconds after which that will do: every check takes processor time from models that compute."""
         ...
 
 
 class Watchdog:
-    """Checks every busy object ten times a second, on a daemon thread, which sleeps while there is none and ends with the last object."""
+    """Checks every busy object ten times a second, or as seldom as all of them allow, on a daemon thread, which sleeps while there is none
+    and ends with the last object."""
 
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
@@ -50,7 +53,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def wake(self, watched: Watched) -> None:
-        """Start to check ``watched``, which has become busy."""
+        """Start to check ``watched``, which has become busy, or is to be checked sooner than it said; within a tick."""
         with self._changes.lock:
             self._watched.add(watched)
             self._called = True
@@ -83,21 +86,24 @@ class Watchdog:
                     return
                 self._called = False
                 watched = list(self._watched)
-            busy = [each for each in watched if self._look(each)]
-            again = bool(busy)
-            del watched, busy  # nothing is kept alive for being watched
-            if again:  # a whole tick, even where another object becomes busy meanwhile: some count these
+            pause = min(map(self._look, watched), default=math.inf)
+            busy = pause < math.inf
+            del watched  # nothing is kept alive for being watched
+            called = pause <= TICK
+            if not called:
+                called = self._changes.wait_for(lambda: self._called or not self._watched, pause if busy else None, struck=False)
+            if busy and called:  # a whole tick, even where another object becomes busy meanwhile: some count these
                 self._changes.wait_for(lambda: not self._watched, TICK, struck=False)
-            else:
-                self._changes.wait_for(lambda: self._called or not self._watched, struck=False)
 
     @staticmethod
-    def _look(watched: Watched) -> bool:
+    def _look(watched: Watched) -> float:
+        """The seconds after which it is to be checked again; ``math.inf``: once it is busy."""
         try:
-            return watched.look(time.monotonic())
+            again = watched.look(time.monotonic())
         except Exception:
             _log.exception("The watchdog failed to look at %r.", watched)
-            return True
+            return TICK
+        return math.inf if again is False else TICK if again is True else again
 
 
 _watchdog = Watchdog()

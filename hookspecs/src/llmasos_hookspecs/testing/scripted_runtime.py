@@ -87,8 +87,8 @@ class ScriptedAnswer:
         finally:
             self.cancel()
 
-    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None]) -> None:
-        """Each of ``batches`` in turn."""
+    async def deliver(self, receive: Callable[[Sequence[Event]], Awaitable[None] | None], every: float = 0.0) -> None:
+        """Each of ``batches`` in turn, whatever ``every`` is: it has no steps that could be too fast."""
         import contextlib
 
         async with contextlib.aclosing(self.batches()) as batches:

@@ -34,16 +34,19 @@ class Inbox:
         closed: why the loop has ended; None while it has not.
         messages: what the loop has not taken in; to others, whether there is any.
         wakeups: of the event loops that wait for its tickets.
+        first_deadline: the earliest of the tickets', or one that is earlier still.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, sooner: Callable[[], object] = lambda: None) -> None:
+        """``sooner``: called where a ticket comes whose deadline is earlier than all others."""
         self.closing = False
         self.closed: LLMasOSError | None = None
         self.wakeups: Final = Wakeups()
         self._model = model
         self.messages: Final[deque[Message]] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
-        self._first_deadline = math.inf  # of the tickets, or earlier
+        self.first_deadline = math.inf
+        self._sooner = sooner
         self._changes = Changes()
 
     def send(self, action: Callable[[], object], requests: Sequence[Request] = (), tickets: Sequence[Ticket[Any]] = ()) -> None:
@@ -63,17 +66,20 @@ class Inbox:
         """Remember a ticket that someone may wait for."""
         with self._changes.lock:
             self._tickets.add(ticket)
-            if ticket.deadline is not None:
-                self._first_deadline = min(self._first_deadline, ticket.deadline)
+            sooner = ticket.deadline is not None and ticket.deadline < self.first_deadline
+            if ticket.deadline is not None and sooner:
+                self.first_deadline = ticket.deadline
+        if sooner:
+            self._sooner()
 
     def overdue(self, now: float) -> list[Ticket[Any]]:
-        """The unfinished tickets whose deadline has passed. The watchdog asks ten times a second, so tickets are looked through only where
-        one may be among them."""
+        """The unfinished tickets whose deadline has passed. The watchdog asks several times a second, so tickets are looked through only
+        where one may be among them."""
         with self._changes.lock:
-            if now < self._first_deadline:
+            if now < self.first_deadline:
                 return []
             waiting = [(ticket, ticket.deadline) for ticket in self.unfinished() if ticket.deadline is not None]
-            self._first_deadline = min((deadline for _, deadline in waiting), default=math.inf)
+            self.first_deadline = min((deadline for _, deadline in waiting), default=math.inf)
             return [ticket for ticket, deadline in waiting if deadline <= now]
 
     def unfinished(self) -> list[Ticket[Any]]:

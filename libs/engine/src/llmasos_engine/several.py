@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import queue
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,17 +82,24 @@ async def abatches_of(tickets: Sequence[Ticket[Any]]) -> AsyncGenerator[Sequence
 class Delivery:
     """Gives the pieces of all tickets, as ``abatches_of`` does, to a function that the running event loop calls.
 
-    A token of one of many streams then resumes no coroutine, and needs no future: that took twice what is done with it.
+    A token of one of many streams then resumes no coroutine, and needs no future: that took twice what is done with it. Where pieces come
+    sooner than ``every`` seconds after those before, the engine wakes nobody: the event loop looks for them itself, for all its deliveries
+    at once.
     """
 
-    def __init__(self, tickets: Sequence[Ticket[Any]], receive: Receive) -> None:
+    def __init__(self, tickets: Sequence[Ticket[Any]], receive: Receive, every: float = 0.0) -> None:
+        """``every``: seconds between two batches at least; the first pieces, those after as long a silence, and the end of a ticket come at
+        once. 0: each step of the engine is a batch; ``math.inf``: nothing comes between the first pieces and an end."""
         import asyncio
 
         self._loop: Final = asyncio.get_running_loop()
         self._tickets: Final = tickets
         self._receive: Final = receive
+        self._every: Final = every
         self._arrived: list[Arrival] = []
         self._left = len(tickets)
+        self._given = -math.inf  # when, by the event loop's clock
+        self._looks = False  # the event loop does, so that nobody is to be woken
         self._halted = self._new_halt()
 
     async def run(self) -> None:
@@ -106,6 +115,7 @@ class Delivery:
                 self._halted = self._new_halt()
                 self._give()
         finally:
+            self.stop()
             for ticket in self._tickets:
                 ticket.cancel()
 
@@ -113,13 +123,26 @@ class Delivery:
         """Give nothing more; to be called by the function."""
         self._left = 0
 
+    def look(self) -> bool:
+        """Give what has come, on the event loop; False: it is not to look again, because there was nothing or it is over."""
+        if not self._left:
+            return False
+        if not self._arrived:
+            self._looks = False
+            if not self._arrived:  # else a piece came in between, and the engine's thread may have woken nobody
+                return False
+            self._looks = True
+        self._give()
+        return True
+
     def _new_halt(self) -> asyncio.Future[Awaitable[None] | None]:
         """What is to be awaited before more is given; None at the end."""
         return self._loop.create_future()
 
     def _arrive(self, ticket: Ticket[Any], place: int, piece: Piece | None) -> None:
         self._arrived.append((place, piece))
-        ticket.post(self._loop, self._give)
+        if piece is None or not self._looks:
+            ticket.post(self._loop, self._give)
 
     def _give(self) -> None:
         halted = self._halted
@@ -131,6 +154,8 @@ class Delivery:
             for _, piece in batch:
                 if piece is None:
                     self._left -= 1
+            if self._every:
+                self._keep_pace()
             try:
                 rest = self._receive(batch)
             except Exception as error:
@@ -138,6 +163,72 @@ class Delivery:
                 return
         if rest is not None or not self._left:
             halted.set_result(rest)
+
+    def _keep_pace(self) -> None:
+        """Have the event loop look for the next pieces, where they come too soon to wake it for each."""
+        now = self._loop.time()
+        if not self._looks and self._left and now - self._given < self._every:
+            self._looks = True
+            if self._every < math.inf:
+                _rounds_of(self._loop, self._every).join(self.look)
+        self._given = now
+
+
+class _Rounds:
+    """Looks for what has come for several deliveries together, so that an event loop wakes up once for all of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
+        self._loop = weakref.ref(loop)
+        self._every = every
+        self._looks: list[Callable[[], bool]] = []
+        self._set = False
+
+    def join(self, look: Callable[[], bool]) -> None:
+        """Call ``look`` within ``every`` seconds, and again until it returns False."""
+        self._looks.append(look)
+        self._set_out()
+
+    def _set_out(self) -> None:
+        loop = self._loop()
+        if self._looks and not self._set and loop is not None:
+            self._set = True
+            loop.call_later(self._every, self._go)
+
+    def _go(self) -> None:
+        self._set = False
+        looks, self._looks = self._looks, []
+        self._looks += [look for look in looks if look()]
+        self._set_out()
+
+
+_rounds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, _Rounds]] = weakref.WeakKeyDictionary()
+
+
+def _rounds_of(loop: asyncio.AbstractEventLoop, every: float) -> _Rounds:
+    """The rounds of an event loop, one for all deliveries of the same pace."""
+    found = _rounds.setdefault(loop, {})
+    if every not in found:
+        found[every] = _Rounds(loop, every)
+    return found[every]
+
+
+def joined(batch: Sequence[Arrival]) -> list[Arrival]:
+    """What has come with the pieces of each answer as one, and then the ends. Pieces with log probabilities stay apart: who reads those
+    wants to know which tokens make which characters."""
+    pieces: dict[int, list[Piece]] = {}
+    apart: list[Arrival] = []
+    for place, piece in batch:
+        if piece is None or piece.logprobs:
+            apart.append((place, piece))
+        else:
+            pieces.setdefault(place, []).append(piece)
+    return [*((place, _one(each)) for place, each in pieces.items()), *apart]
+
+
+def _one(pieces: Sequence[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Piece("".join([piece.text for piece in pieces]), tuple([token for piece in pieces for token in piece.tokens]))
 
 
 def _put(arrived: queue.SimpleQueue[Arrival], place: int, piece: Piece | None) -> None:

@@ -11,7 +11,7 @@ from llmasos_engine.scheduler import Scheduler
 from llmasos_hookspecs import RequestRecord, RequestStarted, StepRecord
 
 #: Seconds between two records of steps.
-SAMPLE_SECONDS: Final = 0.25
+SAMPLE_SECONDS: Final = 0.5
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +28,7 @@ NOBODY: Final = Listeners()
 
 
 class StepMeter:
-    """Adds up steps, and tells of them a few times a second."""
+    """Adds up steps, and tells of them twice a second."""
 
     def __init__(self, model: str, tell: Callable[[StepRecord], None]) -> None:
         self._model = model

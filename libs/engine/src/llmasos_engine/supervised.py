@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from llmasos_engine.exiting import begin_exit
@@ -28,6 +29,8 @@ IDLE_SECONDS: Final = 1.0
 STEP_SECONDS: Final = 600.0
 #: Seconds that ``close`` waits for a plugin call to return.
 CLOSE_SECONDS: Final = 10.0
+#: Seconds between two looks of the watchdog while steps end.
+_SELDOM: Final = 0.5
 #: Consecutive engine failures without a computed token in between after which the loop gives the engine up.
 _REBUILDS: Final = 3
 
@@ -94,7 +97,7 @@ class SupervisedLoop(ABC, Generic[G]):
         self._step_timeout = step_timeout
         self._close_timeout = close_timeout
         self._clock = clock
-        self._inbox = Inbox(model)
+        self._inbox = Inbox(model, functools.partial(_look_soon, weakref.ref(self)))
         self._given_up = self._rebuilding = False
         self._giving_up = threading.Lock()
         self._failures = self._moves = 0
@@ -135,15 +138,16 @@ class SupervisedLoop(ABC, Generic[G]):
 
     # Called by the watchdog
 
-    def look(self, now: float) -> bool:
+    def look(self, now: float) -> bool | float:
         """Called by the watchdog: while the loop's thread is inside a plugin, end requests at their deadlines; past ``step_timeout``,
-        give the model up. Returns whether to be called again."""
+        give the model up. Returns whether to be called again, or when: where steps end it may take its time."""
         since = self._watch.since
         if since is None or self._given_up:
             return False
-        if now - since > TICK:
+        overdue = self._inbox.overdue(self._clock())
+        if takes_long := now - since > TICK:
             self._inbox.wakeups.flush()  # of answers whose step hangs in a plugin before all of them are delivered
-            self._expire()
+            self._expire(overdue)
         if now - since > self._step_timeout and not self._rebuilding:  # a load has a bound of its own
             error = EngineFailed(
                 f"The model {self.model} is lost: {self._current_plugin()} did not return in {self._step_timeout:g} seconds "
@@ -153,11 +157,11 @@ class SupervisedLoop(ABC, Generic[G]):
             self._give_up(error)
             self._on_lost()
             return False
-        return True
+        return takes_long or max(TICK, min(_SELDOM, self._step_timeout, self._inbox.first_deadline - self._clock()))
 
-    def _expire(self) -> None:
-        """Fail the tickets past their deadline; the loop removes their requests when the plugin call returns."""
-        for ticket in self._inbox.overdue(self._clock()):
+    def _expire(self, overdue: Sequence[Ticket[Any]]) -> None:
+        """Fail tickets past their deadline; the loop removes their requests when the plugin call returns."""
+        for ticket in overdue:
             ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._current_plugin()} was computing."))
 
     def _give_up(self, error: LLMasOSError) -> None:
@@ -297,6 +301,12 @@ class SupervisedLoop(ABC, Generic[G]):
         """In a forked child, where the loop's thread does not exist."""
         where = "before this process was forked, and its thread stayed in the parent"
         self._inbox.after_fork(ModelClosed(f"The model {self.model} was loaded {where}; load it again here."))
+
+
+def _look_soon(of: weakref.ref[SupervisedLoop[Any]]) -> None:
+    """Have the watchdog look at a loop within a tick."""
+    if (loop := of()) is not None:
+        watchdog().wake(loop)
 
 
 _loops: weakref.WeakSet[SupervisedLoop[Any]] = weakref.WeakSet()

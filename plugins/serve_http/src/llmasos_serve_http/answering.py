@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -64,11 +65,12 @@ class Answering:
         stopping: what is in progress is ended, and clients are told so.
     """
 
-    def __init__(self, runtime: Runtime, metrics: Metrics, comment_every: float) -> None:
+    def __init__(self, runtime: Runtime, metrics: Metrics, comment_every: float, stream_every: float) -> None:
         self.stopping = False
         self._metrics: Final = metrics
         self._runtime: Final = runtime
         self._comment_every: Final = comment_every
+        self._stream_every: Final = stream_every
         self._generations: dict[str, Generation] = {}
         self._numbers = itertools.count(1)
         self._waiting: set[asyncio.Future[Any]] = set()
@@ -210,7 +212,7 @@ class Answering:
                     outcome.take(event)
 
         with self._watched(call, answer, leaving):
-            await answer.deliver(take)
+            await answer.deliver(take, math.inf)
         if not self._ended(outcome, leaving, measure):
             raise Refused(self._reason(outcome))
         return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finishes=tuple(outcome.finishes)))
@@ -248,7 +250,7 @@ class Answering:
         call.limited(answer.left)
         stream = Stream(call, rendering, answer, measure, keeper)
         with self._watched(call, answer, leaving):
-            await answer.deliver(stream.take)
+            await answer.deliver(stream.take, self._stream_every)
         if not self._ended(stream.outcome, leaving, measure):
             await stream.flush()
             raise Refused(self._reason(stream.outcome))

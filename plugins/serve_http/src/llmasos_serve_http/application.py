@@ -61,7 +61,7 @@ class Application:
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self._changes = Threads(_CHANGES, _WAITING)
         self._metrics = metrics or Metrics()
-        self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
+        self.answering: Final = Answering(runtime, self._metrics, options.comment_every, options.stream_every)
         described = OpenAPI(self._service)
         routed = Routed([*self._routes(), *described.routes(), *more(self._service)])
         described.describe(routed.routes)

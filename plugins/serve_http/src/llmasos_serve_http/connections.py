@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
@@ -18,11 +18,14 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from llmasos_serve_http.exchange import HIGH_WATER, Exchange, error_answer
+from llmasos_serve_http.outbox import Outbox
 
 _log = logging.getLogger("llmasos.serve_http")
 
 #: Requests that may wait on a connection for the answer to one before them.
 _PIPELINED: Final = 16
+#: Connections up to which each sends at once: there is nothing to gather.
+_FEW: Final = 4
 _VERSIONS: Final = frozenset(("1.0", "1.1"))
 
 
@@ -43,16 +46,16 @@ class Connection(asyncio.Protocol):
     Attributes:
         seconds: for headers, from where the connection is made, or the answer before has ended.
         max_headers: bytes of a request's line and headers, of its trailers, and of what frames each of its chunks.
+        outbox: gathers what connections send.
         transport: the socket's.
-        write: sends bytes.
         write_paused: the client does not read.
         read_paused: what it sent waits to be read.
     """
 
     seconds: ClassVar[float]
     max_headers: ClassVar[int]
+    outbox: ClassVar[Outbox]
     transport: asyncio.Transport
-    write: Callable[[bytes], None]
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
@@ -88,7 +91,7 @@ class Connection(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # sockets have no other
-        self.transport, self.write = transport, transport.write
+        self.transport = transport
         # asyncio does so only where the listening socket names its protocol. Without it each part of an answer but the first waits until
         # the client acknowledges the one before, which it puts off for up to 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -99,6 +102,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._state.connections.discard(self)
+        self.outbox.parts.pop(self.transport, None)
         if self._timer is not None:
             self._timer.cancel()
         self._reads = False
@@ -132,7 +136,7 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection once it answers nothing."""
         if self._answered is None:
-            self.transport.close()
+            self._close()
         else:
             self._answered.keep_alive = False
 
@@ -223,6 +227,12 @@ class Connection(asyncio.Protocol):
 
     # The exchanges' side: implements ``Carrier``
 
+    def write(self, data: bytes) -> None:
+        if len(self._state.connections) > _FEW or self.outbox.parts:
+            self.outbox.put(self.transport, data)
+        else:
+            self.transport.write(data)
+
     async def drained(self) -> None:
         await self._drained.wait()
 
@@ -245,7 +255,7 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if exchange is None or not exchange.keep_alive:
-            self.transport.close()
+            self._close()
         elif self._queued:
             self._answer(self._queued.popleft())
         elif self._malformed:
@@ -258,7 +268,7 @@ class Connection(asyncio.Protocol):
     def unanswered(self) -> None:
         exchange = self._answered
         if exchange is None or exchange.started:
-            self.transport.close()  # that its answer is cut is all that a client can be told
+            self._close()  # that its answer is cut is all that a client can be told
         else:
             self._end(400 if exchange.broken else 500)
 
@@ -306,6 +316,11 @@ class Connection(asyncio.Protocol):
 
     def _end(self, status: int) -> None:
         self.write(error_answer(status, _SENTENCES[status]))
+        self._close()
+
+    def _close(self) -> None:
+        """Once what was written is sent."""
+        self.outbox.flush(self.transport)
         self.transport.close()
 
     def _grow(self, size: int) -> None:
@@ -324,7 +339,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(left, self._late)
         else:
             self._timer = None
-            self.transport.close()
+            self._close()
 
 
 _SENTENCES: Final = {400: b"Invalid HTTP request received.", 500: b"Internal Server Error"}
@@ -336,5 +351,5 @@ def _address(found: Any) -> tuple[str, int] | None:
 
 
 def protocol(seconds: float, max_headers: int) -> type[Connection]:
-    """The protocol with that many seconds and bytes for headers."""
-    return type("Connection", (Connection,), {"seconds": seconds, "max_headers": max_headers})
+    """The protocol of one server, with that many seconds and bytes for headers."""
+    return type("Connection", (Connection,), {"seconds": seconds, "max_headers": max_headers, "outbox": Outbox()})

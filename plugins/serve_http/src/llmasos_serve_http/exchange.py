@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Message, Scope
@@ -27,9 +27,12 @@ _GONE: Final[Message] = {"type": "http.disconnect"}
 class Carrier(Protocol):
     """What carries an exchange: a connection."""
 
-    write: Callable[[bytes], None]
     write_paused: bool
     read_paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, within this turn of the event loop."""
+        ...
 
     async def drained(self) -> None:
         """Wait until the client reads, where it does not."""

@@ -24,7 +24,7 @@ class Batched(Protocol):
     def left(self) -> Remaining | None: ...
     @property
     def progress(self) -> PromptProgress | None: ...
-    async def deliver(self, receive: Receive) -> None: ...
+    async def deliver(self, receive: Receive, every: float = 0.0) -> None: ...
     def cancel(self) -> None: ...
 
 
@@ -65,10 +65,10 @@ class JointAnswer:
         for answer in self._answers:
             answer.cancel()
 
-    async def deliver(self, receive: Receive) -> None:
+    async def deliver(self, receive: Receive, every: float = 0.0) -> None:
         joined = _Joined(receive)
         takes = [functools.partial(joined.take, place * self._n) for place in range(len(self._answers))]
-        tasks = [asyncio.create_task(answer.deliver(take)) for answer, take in zip(self._answers, takes, strict=True)]
+        tasks = [asyncio.create_task(answer.deliver(take, every)) for answer, take in zip(self._answers, takes, strict=True)]
         failed: Sequence[Event] = ()
         try:
             await asyncio.gather(*tasks)
