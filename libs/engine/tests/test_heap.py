@@ -40,13 +40,14 @@ import gc
 from llmasos_engine.heap import freeze_heap
 before = len(gc.get_objects())
 freeze_heap()
-print(before, gc.get_freeze_count(), len(gc.get_objects()))
+print(before, gc.get_freeze_count(), len(gc.get_objects()), gc.get_threshold()[0])
 """
 
 
 def test_what_was_there_is_not_walked_again() -> None:
-    before, frozen, walked = map(
+    before, frozen, walked, young = map(
         int, subprocess.run([sys.executable, "-c", FROZEN], check=True, capture_output=True, text=True).stdout.split()
     )
     assert frozen > 0.5 * before
     assert walked < 0.1 * before
+    assert young == 10_000

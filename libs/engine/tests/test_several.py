@@ -8,10 +8,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from llmasos_engine import several
 from llmasos_engine.several import Arrival, Delivery, abatches_of, joined, pieces_of
 from llmasos_engine.ticket import Piece, Ticket
 from llmasos_hookspecs import TokenLogprob
@@ -178,12 +180,13 @@ class Paced:
         timers: when it is to wake by itself.
     """
 
-    def __init__(self, every: float) -> None:
+    def __init__(self, every: float, patch: pytest.MonkeyPatch) -> None:
         self.tickets: dict[str, Ticket[str]] = {name: Ticket(name, lambda: None) for name in "ab"}
         self.found: list[tuple[str, str, float]] = []
         self.woken = 0
         self.timers: list[float] = []
         self._every = every
+        self._patch = patch
         self._now = 0.0
 
     async def begin(self) -> None:
@@ -199,6 +202,7 @@ class Paced:
             return call_at(when, *arguments, **options)
 
         loop.time = lambda: self._now  # type: ignore[method-assign]
+        self._patch.setattr(several, "time", SimpleNamespace(monotonic=lambda: self._now))
         loop.call_soon_threadsafe = woken  # type: ignore[method-assign]
         loop.call_at = timed  # type: ignore[method-assign]
         self._runs = [
@@ -230,14 +234,15 @@ class Paced:
 
 def paced(every: float, steps: Callable[[Paced], Any]) -> Paced:
     """What the test does on the event loop."""
-    found = Paced(every)
 
-    async def main() -> None:
+    async def main(found: Paced) -> None:
         await found.begin()
         await steps(found)
         await found.end()
 
-    asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch:
+        found = Paced(every, patch)
+        asyncio.run(main(found))
     return found
 
 

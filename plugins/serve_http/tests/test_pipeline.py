@@ -99,7 +99,7 @@ def test_tokens_that_come_too_soon_are_sent_together(serving: tuple[Any, Any], p
             server.stop()
     assert len(set(texts)) == 1
     (each, _), (together, seconds) = events
-    assert together <= 3 + seconds, "The first, the second, the last, and one a second."
+    assert together <= 6 + seconds < each, "A few at the beginning, the last, and one a second."
     assert logged[0] == logged[1]
     assert logged[0][0] == each > together
 

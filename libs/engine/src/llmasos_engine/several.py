@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import queue
+import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -98,7 +99,7 @@ class Delivery:
         self._every: Final = every
         self._arrived: list[Arrival] = []
         self._left = len(tickets)
-        self._given = -math.inf  # when, by the event loop's clock
+        self._given = -math.inf  # when, by ``time.monotonic``
         self._looks = False  # the event loop does, so that nobody is to be woken
         self._halted = self._new_halt()
 
@@ -166,7 +167,7 @@ class Delivery:
 
     def _keep_pace(self) -> None:
         """Have the event loop look for the next pieces, where they come too soon to wake it for each."""
-        now = self._loop.time()
+        now = time.monotonic()
         if not self._looks and self._left and now - self._given < self._every:
             self._looks = True
             if self._every < math.inf:

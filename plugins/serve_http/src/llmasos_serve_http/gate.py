@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -60,7 +60,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         asked = headers.get("x-request-id", "")
-        scope["llmasos.id"] = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
+        scope["llmasos.id"] = asked if _ID.fullmatch(asked) else secrets.token_hex(16)
         scope["app"] = self  # Starlette then raises its refusals
         added = [(b"x-request-id", scope["llmasos.id"].encode()), (b"x-content-type-options", b"nosniff")]
         origin = headers.get("origin")

@@ -32,13 +32,17 @@ class TextEvents:
 
     def of(self, text: str) -> bytes:
         """The event of a text."""
-        return b"%b%b%b" % (self._before, one_line(text), self._after)
+        data = orjson.dumps(text)
+        return b"%b%b%b" % (self._before, data if data.isascii() else _escaped(data), self._after)
 
 
 def one_line(data: Any) -> bytes:
     """JSON without the end of any kind of line."""
     found = orjson.dumps(data)
-    if not found.isascii():
-        for end, escaped in _LINE_ENDS:
-            found = found.replace(end, escaped)
-    return found
+    return found if found.isascii() else _escaped(found)
+
+
+def _escaped(data: bytes) -> bytes:
+    for end, escaped in _LINE_ENDS:
+        data = data.replace(end, escaped)
+    return data
