@@ -31,10 +31,10 @@ class Options:
     )
     body_timeout: float = attrs.field(default=30.0, validator=_ABOVE_0, metadata={"help": "Seconds in which a request's body must arrive."})
     stream_every: float = attrs.field(
-        default=0.05,
+        default=0.1,
         validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)],
         metadata={
-            "help": "Seconds between two parts of a stream at least, after its first: tokens that come sooner are sent together, as one "
+            "help": "Seconds between two parts of a stream at least, after its first two: tokens that come sooner are sent together, as one "
             "event; 0: each token as it comes."
         },
     )
