@@ -34,8 +34,8 @@ class Options:
         default=0.1,
         validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)],
         metadata={
-            "help": "Seconds between two parts of a stream at least, after its first two: tokens that come sooner are sent together, as one "
-            "event; 0: each token as it comes."
+            "help": "Seconds between two parts of a stream at least, after its first two: tokens that come sooner are sent together, as "
+            "one event; 0: each token as it comes."
         },
     )
     comment_every: float = attrs.field(
