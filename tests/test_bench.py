@@ -213,7 +213,10 @@ def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
         ]
     }
     other = {
-        1: [figures.Run(seconds=4.0 * times, tokens=100, first=[0.204 * times], cpu=0.001, client_cpu=0.0005) for times in (1, 1.25, 2)]
+        1: [
+            figures.Run(seconds=4.0 * times, tokens=100, first=[0.204 * times], cpu=0.001 * times**2, client_cpu=0.0005)
+            for times in (1, 1.25, 2)
+        ]
     }
     counted = {1: [attrs.evolve(run, cpu=0.0004) for run in base[1]]}
     runs = {"local": base, "ray": other}
@@ -221,5 +224,5 @@ def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
     assert figures.first_token(runs) == (
         "First token of ray after that of local, one stream, the median of 3 pairs: +104.0 ms (95 %: +55.0 to +108.0)."
     )
-    assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 |  | 5.0 |"
-    assert figures.table({"local": counted, "ray": other}).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 | 6.0 | 5.0 |"
+    assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 15.6 |  | 5.0 |"
+    assert figures.table({"local": counted, "ray": other}).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 15.6 | 11.6 | 5.0 |"

@@ -2,12 +2,12 @@
 
 A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
-is that of the fastest of its rounds; only ratios within a run are comparable. Then one stream at a time is asked for its first token
-alone, in turn with the runtime. At last requests come ten times as fast as the server answered them at its best, whether they are
-answered or not: what throughput is left, also of that with as many streams as there are slots and no excess, and how fast the excess is
-refused. With each server the wake-up of an event loop that does nothing is measured: on some machines it takes more than ten tokens may.
-The client has no cores of its own, so what it takes is told too;
-``--client=locust`` asks by locust, which is not ours, and takes more.
+is that of the fastest of its rounds, processor time the median of all; only ratios within a run are comparable. Then the wake-up of an
+event loop that does nothing is measured: on some machines it takes more than several tokens may. Then one stream at a time is asked for
+its first token alone, in turn with the runtime. At last requests come ten times as fast as the server answered them at its best, whether
+they are answered or not: what throughput is left, also of that with as many streams as there are slots and no excess, and how fast the
+excess is refused. The client has no cores of its own, so what it takes is told too; ``--client=locust`` asks by locust, which is not
+ours, and takes more.
 
 With ``--placement`` it is the server with two replicas on that placement against the server with two on the placement ``local``.
 """

@@ -317,6 +317,30 @@ def test_a_delivery_that_was_given_up_is_not_looked_at_again() -> None:
     assert found.timers == [11]
 
 
+def test_a_look_that_raises_takes_no_other_with_it() -> None:
+    """As what cancels a task does, which no delivery keeps for itself."""
+    seen: list[str] = []
+
+    def look(name: str) -> bool:
+        seen.append(name)
+        if name == "b":
+            raise asyncio.CancelledError
+        return seen.count(name) < 3
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        rounds = several._Rounds(loop, 1e-4)
+        for name in "abc":
+            rounds.join(partial(look, name))
+        async with asyncio.timeout(SECONDS):
+            while seen.count("c") < 3:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+    assert (seen.count("a"), seen.count("b"), seen.count("c")) == (3, 1, 3)
+
+
 def test_the_pieces_of_an_answer_become_one() -> None:
     """Those of each answer in their order, with all their tokens, but not those with log probabilities; the ends come after them."""
     first, second = (TokenLogprob(token=token, text=text, logprob=-1.0) for token, text in ((1, "a"), (2, "b")))

@@ -197,9 +197,14 @@ class _Rounds:
 
     def _go(self) -> None:
         self._set = False
-        looks, self._looks = self._looks, []
-        self._looks += [look for look in looks if look()]
-        self._set_out()
+        looks, self._looks = iter(self._looks), []
+        try:
+            for look in looks:
+                if look():
+                    self._looks.append(look)
+        finally:
+            self._looks += looks  # of those after one that raised
+            self._set_out()
 
 
 _rounds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, _Rounds]] = weakref.WeakKeyDictionary()
