@@ -42,8 +42,8 @@ _REPLICAS, _PLACEMENT_OPTIONS = 2, {"ray": {"address": "local"}}
 _WAKE_EVERY = 0.04
 #: Streams of each count in a round.
 _AT_LEAST = 8
-#: Context of each stream.
-_CONTEXT = 512
+#: Context of each stream beside the tokens of its answer.
+_PROMPT = 256
 #: Number of the first prompt: all numbers have as many digits, so all prompts have as many tokens.
 _FIRST = 100_000
 #: Modules beside this one that are clients, by what they are called.
@@ -179,7 +179,7 @@ def served(arguments: argparse.Namespace, slots: int, placement: dict[str, Any] 
     replicas = 1 if placement is None else _REPLICAS
     pace = {} if arguments.stream_every is None else {"stream_every": arguments.stream_every}
     config = {
-        "model": {"source": arguments.model, "context_length": _CONTEXT, "replicas": replicas},
+        "model": {"source": arguments.model, "context_length": _PROMPT + arguments.tokens, "replicas": replicas},
         "placement": placement or {},
         "loader": {"use": arguments.loader, "threads": max(1, arguments.threads // replicas)},
         "scheduler": {"use": "fifo", "max_sequences": slots, "max_queue": slots},
@@ -205,8 +205,8 @@ def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = {
-        "-m": model, "--host": "127.0.0.1", "--port": port, "-np": slots, "-c": slots * _CONTEXT, "-t": arguments.threads,
-        "-tb": arguments.threads,
+        "-m": model, "--host": "127.0.0.1", "--port": port, "-np": slots, "-c": slots * (_PROMPT + arguments.tokens),
+        "-t": arguments.threads, "-tb": arguments.threads,
     }  # fmt: skip
     command = [str(arguments.llama_server), *(str(each) for pair in options.items() for each in pair), "--no-webui"]
     url = f"http://127.0.0.1:{port}"

@@ -152,9 +152,9 @@ class Answer(Protocol):
         before the next batch comes, which then holds all that came meanwhile; what it raises is raised here. To leave it early, cancel the
         task that awaits it.
 
-        ``every``: seconds between two batches at least, where the engine is faster; the first batch and the last come at once, and the
-        tokens of a text that come together are one event. 0: a batch for each step of the engine, an event for each token that completes a
-        character; ``math.inf``: nothing comes between the first batch and the last.
+        ``every``: seconds between two batches at least, where the engine is faster; the first two batches and the last come at once, and
+        the tokens of a text that come together are one event. 0: a batch for each step of the engine, an event for each token that
+        completes a character; ``math.inf``: nothing comes between the first batches and the last.
 
         For servers of many streams: no task is resumed for a batch, so that it takes two fifths of the processor time that ``batches``
         does."""

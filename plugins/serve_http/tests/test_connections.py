@@ -316,3 +316,19 @@ def test_what_many_connections_send_is_sent_at_the_end_of_a_turn() -> None:
         assert sent[4:] == [("b", b"6")]
 
     asyncio.run(main())
+
+
+def test_a_connection_that_cannot_be_written_to_keeps_nothing_from_others() -> None:
+    first, broken, last = Mock(), Mock(write=Mock(side_effect=RuntimeError("closed"))), Mock()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        outbox = Outbox()
+        for transport in (first, broken, last):
+            outbox.put(transport, b"x")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert outbox.parts == {}
+
+    asyncio.run(main())
+    assert [transport.write.call_count for transport in (first, broken, last)] == [1, 1, 1]

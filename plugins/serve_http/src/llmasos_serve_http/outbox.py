@@ -34,6 +34,10 @@ class Outbox:
             transport.write(self.parts.pop(transport))
 
     def _send_all(self) -> None:
-        parts, self.parts = self.parts, {}
-        for transport, data in parts.items():
-            transport.write(data)
+        parts, self.parts = iter(self.parts.items()), {}
+        try:
+            for transport, data in parts:
+                transport.write(data)
+        finally:
+            for transport, data in parts:  # those after one that raised
+                self.put(transport, data)
