@@ -63,7 +63,8 @@ def beside_the_engine() -> float:
 
 async def wake_up(every: float) -> float:
     """Seconds of processor time that this thread's event loop takes for a timer that does nothing, the mean of ``_WAKES``."""
-    loop, over = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
     began = time.thread_time()
 
     def wake(left: int) -> None:

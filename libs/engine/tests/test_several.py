@@ -201,10 +201,10 @@ class Paced:
             self.timers.append(when)
             return call_at(when, *arguments, **options)
 
-        loop.time = lambda: self._now  # type: ignore[method-assign]
+        loop.time = lambda: self._now  # type: ignore[method-assign]  # of this one
         self._patch.setattr(several, "time", SimpleNamespace(monotonic=lambda: self._now))
-        loop.call_soon_threadsafe = woken  # type: ignore[method-assign]
-        loop.call_at = timed  # type: ignore[method-assign]
+        loop.call_soon_threadsafe = woken  # type: ignore[method-assign]  # of this one
+        loop.call_at = timed  # type: ignore[method-assign]  # of this one
         self._runs = [
             asyncio.create_task(Delivery([each], partial(self._take, name), self._every).run()) for name, each in self.tickets.items()
         ]

@@ -66,9 +66,9 @@ class Inbox:
         """Remember a ticket that someone may wait for."""
         with self._changes.lock:
             self._tickets.add(ticket)
-            sooner = ticket.deadline is not None and ticket.deadline < self.first_deadline
-            if ticket.deadline is not None and sooner:
-                self.first_deadline = ticket.deadline
+            deadline = math.inf if ticket.deadline is None else ticket.deadline
+            if sooner := deadline < self.first_deadline:
+                self.first_deadline = deadline
         if sooner:
             self._sooner()
 

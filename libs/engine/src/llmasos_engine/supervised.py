@@ -144,7 +144,8 @@ class SupervisedLoop(ABC, Generic[G]):
         since = self._watch.since
         if since is None or self._given_up:
             return False
-        overdue = self._inbox.overdue(self._clock())
+        clock = self._clock()
+        overdue = self._inbox.overdue(clock)
         if takes_long := now - since > TICK:
             self._inbox.wakeups.flush()  # of answers whose step hangs in a plugin before all of them are delivered
             self._expire(overdue)
@@ -157,7 +158,7 @@ class SupervisedLoop(ABC, Generic[G]):
             self._give_up(error)
             self._on_lost()
             return False
-        return takes_long or max(TICK, min(_SELDOM, self._step_timeout, self._inbox.first_deadline - self._clock()))
+        return takes_long or max(TICK, min(_SELDOM, self._step_timeout, self._inbox.first_deadline - clock))
 
     def _expire(self, overdue: Sequence[Ticket[Any]]) -> None:
         """Fail tickets past their deadline; the loop removes their requests when the plugin call returns."""
